@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.duplicates import stroke_batches
-from modeling.data.cache import Verdict
+from modeling.data.cache import CachedFacts
 from modeling.data.facts import check_pixels
 from orchestrator.duplicates.find import ReadImages
 
@@ -19,7 +19,7 @@ def main(num_images: int, scratch: Path) -> None:
     images = ReadImages(scratch)
     for strokes_nhw in stroke_batches(num_images):
         for pixels, facts in zip(strokes_nhw, check_pixels(strokes_nhw[..., np.newaxis]), strict=True):
-            images.add(0, (hashlib.sha256(pixels.tobytes()).hexdigest(), Verdict(facts, None)))
+            images.add(0, (hashlib.sha256(pixels.tobytes()).hexdigest(), CachedFacts(facts, None)))
     started = time.monotonic()
     counts = images.group().counts()
     print(json.dumps(counts | {"seconds_comparing": round(time.monotonic() - started, 1)}))

@@ -22,7 +22,7 @@ from benchmarks.machine import describe_run, keep
 from modeling.data.splits import read_split
 from modeling.inference.classify_files import classify_files, load_model
 from modeling.inference.engines.choice import copy_artifacts
-from modeling.metrics.verdict import Verdict
+from modeling.metrics.verdict import EvaluationVerdict
 from modeling.registry.store import ModelStore, ModelVersion
 from modeling.training.request import TrainRequest
 from modeling.training.train import train
@@ -76,7 +76,7 @@ def check(name: str, data: Path, scratch: Path, seed: int) -> dict[str, Any]:
     document = json.loads((version.path / "evaluation.json").read_bytes())
     counted, engine = count(version, data / name)
     said = {
-        "sentences": counts_in("\n".join(Verdict.from_json(document).sentences)),
+        "sentences": counts_in("\n".join(EvaluationVerdict.from_json(document).sentences)),
         "evaluation.json": counts_of(document),
         "card": counts_of_card(version.card().metrics),
         "report": counts_in(re.sub("<[^>]*>", "\n", (version.path / "report.html").read_text())),

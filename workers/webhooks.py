@@ -22,7 +22,7 @@ from orchestrator.contract.server import SERVER_ERRORS
 from orchestrator.contract.settings import Settings
 from orchestrator.contract.webhooks.post import POST_S, NoAnswerError, post
 from orchestrator.contract.webhooks.secret import read_secrets, sign
-from orchestrator.contract.webhooks.target import RESOLVE_S, DeliveryError, Target, parse_target
+from orchestrator.contract.webhooks.target import RESOLVE_S, DeliveryError, WebhookTarget, parse_target
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class WebhookSender:
             logger.info("job %s: webhook delivered", job)
             self._end(folder, Receipt(state="delivered", at=datetime.now(UTC), attempts=attempt))
 
-    def _post(self, target: Target, request: AnyJobRequest, outcome: Outcome) -> None:
+    def _post(self, target: WebhookTarget, request: AnyJobRequest, outcome: Outcome) -> None:
         if time.monotonic() < self._silent_until_s.get(target.authority, 0.0):
             raise DeliveryError(f"webhook {target.shown}: it did not answer a moment ago")
         secrets = read_secrets(self._settings)

@@ -26,7 +26,7 @@ _SCHEMA = """
 """
 
 
-class Verdict(NamedTuple):
+class CachedFacts(NamedTuple):
     """The facts about an image, or the code and the message of its error."""
 
     facts: ImageFacts | None
@@ -42,7 +42,7 @@ class FactsCache:
     def __init__(self, folder: Path | None) -> None:
         self.trouble: str | None = None
         self._lock = threading.Lock()
-        self._new: dict[str, Verdict] = {}
+        self._new: dict[str, CachedFacts] = {}
         self._path = folder / FILE_NAME if folder is not None else None
         self._database: sqlite3.Connection | None = None
         if self._path is not None:
@@ -64,7 +64,7 @@ class FactsCache:
                 self._database.close()
                 self._database = None
 
-    def get(self, digest: str) -> Verdict | None:
+    def get(self, digest: str) -> CachedFacts | None:
         """The verdict on an image of these bytes, or None."""
         with self._lock:
             if self._database is None:
@@ -77,7 +77,7 @@ class FactsCache:
                 self._give_up(err)
                 return None
 
-    def put(self, digest: str, verdict: Verdict) -> None:
+    def put(self, digest: str, verdict: CachedFacts) -> None:
         """Store a verdict."""
         with self._lock:
             self._new[digest] = verdict
@@ -103,7 +103,7 @@ class FactsCache:
             self._database = None
 
 
-def _said(verdict: Verdict) -> str:
+def _said(verdict: CachedFacts) -> str:
     """A verdict without its thumbnail, as JSON."""
     facts = verdict.facts
     if facts is None:
@@ -112,19 +112,19 @@ def _said(verdict: Verdict) -> str:
     return json.dumps({key: getattr(facts, key) for key in keys})
 
 
-def _thumbnail(verdict: Verdict) -> bytes:
+def _thumbnail(verdict: CachedFacts) -> bytes:
     return verdict.facts.thumbnail if verdict.facts is not None else b""
 
 
-def _verdict(said: str, thumbnail: bytes) -> Verdict:
+def _verdict(said: str, thumbnail: bytes) -> CachedFacts:
     """The reverse of `_said` and `_thumbnail`."""
     value = json.loads(said)  # not by pydantic: a line an image, of which there are millions; `_MADE_BY` names the form
     if "error" in value:
         code, message = value["error"]
-        return Verdict(None, (str(code), str(message)))
+        return CachedFacts(None, (str(code), str(message)))
     if len(thumbnail) != THUMBNAIL_BYTES:
         raise ValueError(f"a thumbnail of {len(thumbnail)} bytes")
     width, height = value.pop("size")
     remarks = tuple(map(str, value.pop("remarks")))
     facts = ImageFacts(size=(int(width), int(height)), remarks=remarks, thumbnail=thumbnail, **value)
-    return Verdict(facts, None)
+    return CachedFacts(facts, None)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from modeling.data.cache import FactsCache, Verdict
+from modeling.data.cache import CachedFacts, FactsCache
 from modeling.data.checks import check_report
 from modeling.data.dataset import Dataset, Finding
 from modeling.data.duplicates import find_duplicates, group_numbers
@@ -16,7 +16,7 @@ from modeling.errors import ImageError
 from modeling.images.loader import load_ahead, read_image_file
 from modeling.images.progress import Emit, Progress, quiet_phase
 
-ImageCheck = tuple[str, Verdict]
+ImageCheck = tuple[str, CachedFacts]
 """The sha256 of an image's bytes (empty if they cannot be read), and the verdict on it."""
 
 _FILES_PER_TASK = 16
@@ -37,7 +37,7 @@ def scan_dataset(dataset: Dataset, emit: Emit, cache: Path | None) -> DataReport
             digests.append(digest)
             all_facts.append(facts)
             compact = None if facts is None else replace(facts, thumbnail=b"")
-            verdicts.append(Verdict(None if compact is None else known.setdefault(compact, compact), error))
+            verdicts.append(CachedFacts(None if compact is None else known.setdefault(compact, compact), error))
     quiet_phase(emit, "comparing the images")
     result = find_duplicates(digests, all_facts)
     report = DataReport(
@@ -58,7 +58,7 @@ def _check_images(dataset: Dataset, store: FactsCache) -> Iterator[ImageCheck]:
     """The check of each image, in order."""
     if dataset.pixels_NHWC is not None:
         for pixels_HWC, facts in zip(dataset.pixels_NHWC, check_pixels(dataset.pixels_NHWC), strict=True):
-            yield hashlib.sha256(pixels_HWC.tobytes()).hexdigest(), Verdict(facts, None)
+            yield hashlib.sha256(pixels_HWC.tobytes()).hexdigest(), CachedFacts(facts, None)
         return
 
     def check_chunk(start: int) -> list[ImageCheck]:
@@ -73,14 +73,14 @@ def check_file(path: Path, store: FactsCache) -> ImageCheck:
     try:
         data = read_image_file(path)
     except ImageError as err:
-        return "", Verdict(None, (err.code, err.message))
+        return "", CachedFacts(None, (err.code, err.message))
     digest = hashlib.sha256(data).hexdigest()
     verdict = store.get(digest)
     if verdict is None:
         try:
-            verdict = Verdict(check_image(data), None)
+            verdict = CachedFacts(check_image(data), None)
         except ImageError as err:
-            verdict = Verdict(None, (err.code, err.message))
+            verdict = CachedFacts(None, (err.code, err.message))
         store.put(digest, verdict)
     return digest, verdict
 

@@ -18,7 +18,7 @@ _WIDE_POINTS = 1  # an interval at least so wide needs one digit only
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class EvaluationVerdict:
     """The main counts of an evaluation, and what they say.
 
     part: of the data, such as `test`; `validation` if a training held no test images out; `all`: there are no parts.

@@ -30,7 +30,7 @@ _DETAILS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class FindingText:
     """A finding's message; `word` names its severity on the page."""
 
     severity: str
@@ -66,7 +66,7 @@ class DataSummary:
     """
 
     numbers: Sequence[tuple[int, str]]
-    findings: Sequence[Finding]
+    findings: Sequence[FindingText]
     num_more_findings: int
     num_classes: int
     open_classes: Sequence[ClassCount]
@@ -114,12 +114,12 @@ def _numbers(report: Mapping[str, Any]) -> list[tuple[int, str]]:
     return shown
 
 
-def _findings(findings: Sequence[Mapping[str, Any]]) -> list[Finding]:
+def _findings(findings: Sequence[Mapping[str, Any]]) -> list[FindingText]:
     """The findings, the most severe first."""
     order = list(_SEVERITIES)
     ordered = sorted(findings, key=lambda finding: order.index(_severity(finding)))
     return [
-        Finding(_severity(finding), _SEVERITIES[_severity(finding)], str(finding.get("message", "")))
+        FindingText(_severity(finding), _SEVERITIES[_severity(finding)], str(finding.get("message", "")))
         for finding in ordered
     ]
 

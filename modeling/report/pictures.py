@@ -42,7 +42,7 @@ class Thumbnail:
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class PictureCard:
     """A picture with its answer. `thumbnail` is None where the picture cannot be read; `accepted_wrong`: unseen."""
 
     name: str
@@ -94,7 +94,7 @@ class Mistakes:
     """The most confident mistakes of `num_wrong`; `num_accepted` of the cards, None without thresholds."""
 
     num_wrong: int
-    cards: Sequence[Card]
+    cards: Sequence[PictureCard]
     num_accepted: int | None
 
 
@@ -118,7 +118,7 @@ def describe_mistakes(
     return Mistakes(evaluation.num_images - evaluation.num_right, cards, num_accepted)
 
 
-def sample_cards(samples: Sequence[Sample]) -> list[Card]:
+def sample_cards(samples: Sequence[Sample]) -> list[PictureCard]:
     """Some images with predictions, right and wrong."""
     return [_card(sample, sample.decision, sample.picture) for sample in samples[:MOST_PICTURES]]
 
@@ -136,9 +136,9 @@ def _labelled(shown: LabelledPicture) -> LabelledThumbnail:
     return LabelledThumbnail(shown.name, shown.label, thumbnail(shown.picture))
 
 
-def _card(shown: Mistake | Sample, decision: str | None, picture: Picture | None) -> Card:
+def _card(shown: Mistake | Sample, decision: str | None, picture: Picture | None) -> PictureCard:
     is_right = shown.predicted == shown.label
-    return Card(shown.name, shown.label, shown.predicted, shown.score, decision, is_right, thumbnail(picture))
+    return PictureCard(shown.name, shown.label, shown.predicted, shown.score, decision, is_right, thumbnail(picture))
 
 
 def thumbnail(picture: Picture | None) -> Thumbnail | None:

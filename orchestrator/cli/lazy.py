@@ -17,7 +17,7 @@ from click.shell_completion import CompletionItem
 from orchestrator.contract.imports import uncollected_imports
 
 
-class Entry(NamedTuple):
+class LazyCommand(NamedTuple):
     """A command: "module:attribute" below `orchestrator.cli`, and its line in the list of commands."""
 
     target: str
@@ -42,7 +42,7 @@ def config_option(*, hidden: bool = False) -> click.Option:
 class LazyGroup(click.Group):
     """A group that imports a command's module when the command is needed; the table has its place."""
 
-    def __init__(self, *args: Any, table: Mapping[str, Entry], **extra: Any) -> None:
+    def __init__(self, *args: Any, table: Mapping[str, LazyCommand], **extra: Any) -> None:
         super().__init__(*args, **extra)
         self._table = table
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from modeling.durable import decode_json
 from modeling.errors import ModelNotFoundError
-from modeling.metrics.verdict import Verdict
+from modeling.metrics.verdict import EvaluationVerdict
 from modeling.registry.card import REPORT_FILE
 from modeling.registry.store import ModelStore, ModelVersion
 from orchestrator.cli.output import print_json, print_line, print_message
@@ -62,7 +62,7 @@ def _sentences(evaluation: Mapping[str, Any] | None) -> list[str]:
     if evaluation is None:
         return ["nothing is known of its accuracy: no test or validation images were held out (--test, --validation)"]
     try:
-        return Verdict.from_json(evaluation).sentences
+        return EvaluationVerdict.from_json(evaluation).sentences
     except (LookupError, TypeError, ValueError, ArithmeticError):
         return ["its figures are those of another release; `pigeonhole models evaluate` computes them again"]
 

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from modeling.data.cache import FactsCache, Verdict
+from modeling.data.cache import CachedFacts, FactsCache
 from modeling.data.duplicates import contents_of, group_images
 from modeling.data.facts import THUMBNAIL_BYTES
 from modeling.data.scan import ImageCheck, check_file
@@ -105,4 +105,4 @@ def _check(root: str, path: str, cache: FactsCache) -> ImageCheck:
     try:
         return check_file(image_file(root, path), cache)
     except ImageError as err:
-        return "", Verdict(None, (err.code, err.message))
+        return "", CachedFacts(None, (err.code, err.message))

@@ -6,10 +6,10 @@ from typing import IO
 
 from modeling.images.progress import OnProgress
 from orchestrator.contract.jobs.rows import SCORE_DIGITS, Row
-from orchestrator.export.rows import Selection, Survey, plain
+from orchestrator.export.rows import RowSelection, Survey, plain
 
 
-def write_document(selection: Selection, survey: Survey, prefix: str, file: IO[bytes], progress: OnProgress) -> None:
+def write_document(selection: RowSelection, survey: Survey, prefix: str, file: IO[bytes], progress: OnProgress) -> None:
     """Write categories, images and annotations, each on a line; all numbers begin at 1.
 
     Images have no width and height, and annotations no box: the manifest does not know them.

@@ -7,7 +7,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from modeling.images.progress import OnProgress
 from orchestrator.contract.jobs.rows import SCORE_DIGITS, Row
-from orchestrator.export.rows import Selection, Survey, plain
+from orchestrator.export.rows import RowSelection, Survey, plain
 
 _SCORE = "score"
 _HEAD = """<?xml version="1.0" encoding="utf-8"?>
@@ -22,7 +22,9 @@ _HEAD = """<?xml version="1.0" encoding="utf-8"?>
 """
 
 
-def write_annotations(selection: Selection, survey: Survey, prefix: str, file: IO[bytes], progress: OnProgress) -> None:
+def write_annotations(
+    selection: RowSelection, survey: Survey, prefix: str, file: IO[bytes], progress: OnProgress
+) -> None:
     """Write an image with its tag for each row that has an answer."""
     name = escape(plain(selection.published.summary["job"]))
     file.write(_HEAD.format(name=name, size=survey.num_answered).encode())

@@ -10,7 +10,7 @@ from modeling.images.progress import OnProgress
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.jobs.formats import Format
 from orchestrator.export import coco, cvat, label_studio, tables, ultralytics
-from orchestrator.export.rows import Selection, Survey
+from orchestrator.export.rows import RowSelection, Survey
 from orchestrator.jobs.derived_outputs import check_derived_file, check_derived_folder
 from orchestrator.jobs.row_images import named_root
 
@@ -45,7 +45,7 @@ class Exported:
     num_altered: int = 0
 
 
-def check_export(spec: ExportSpec, selection: Selection) -> None:
+def check_export(spec: ExportSpec, selection: RowSelection) -> None:
     """Raises UsageError for options that do not fit, or an output that cannot be written."""
     if spec.excel and spec.target != "csv":
         raise UsageError(f"--excel is for --to csv, not for --to {spec.target}")
@@ -62,7 +62,7 @@ def check_export(spec: ExportSpec, selection: Selection) -> None:
         check_derived_file(file, selection.published, overwrite=spec.overwrite)
 
 
-def export(spec: ExportSpec, selection: Selection, opened: Opened, progress: OnProgress) -> Exported:
+def export(spec: ExportSpec, selection: RowSelection, opened: Opened, progress: OnProgress) -> Exported:
     """Write the files, or the folder, of an export; each appears whole.
 
     opened: opens an output for writing, which appears when the block ends.
@@ -90,7 +90,7 @@ def _files(spec: ExportSpec) -> list[Path]:
     return [spec.output, *([spec.output.with_name(spec.output.name + beside)] if beside else [])]
 
 
-def _writer(spec: ExportSpec, selection: Selection, survey: Survey) -> Callable[[IO[bytes], OnProgress], None]:
+def _writer(spec: ExportSpec, selection: RowSelection, survey: Survey) -> Callable[[IO[bytes], OnProgress], None]:
     """What writes the file of a spec."""
     if spec.excel:
         return lambda file, progress: tables.write_sheet(selection, file, progress)

@@ -10,7 +10,7 @@ from xml.sax.saxutils import quoteattr
 
 from modeling.images.progress import OnProgress
 from orchestrator.contract.jobs.rows import SCORE_DIGITS, Row
-from orchestrator.export.rows import Selection, plain
+from orchestrator.export.rows import RowSelection, plain
 
 CONTROL, IMAGE = "label", "image"  # names of the tags of the interface, which predictions refer to
 
@@ -20,7 +20,7 @@ def default_prefix(root: str) -> str:
     return f"/data/local-files/?d={quote(os.fsencode(PurePath(root).name))}/".replace("=/", "=")
 
 
-def write_tasks(selection: Selection, prefix: str, file: IO[bytes], progress: OnProgress) -> None:
+def write_tasks(selection: RowSelection, prefix: str, file: IO[bytes], progress: OnProgress) -> None:
     """Write one task on each line of a list; rows without an answer are left out."""
     model = selection.published.summary["model"]["ref"]
     separator = "[\n"

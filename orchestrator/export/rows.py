@@ -14,7 +14,7 @@ _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]") 
 
 
 @dataclass(frozen=True)
-class Selection:
+class RowSelection:
     """Rows of a manifest: those that fit."""
 
     published: Published

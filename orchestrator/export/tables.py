@@ -10,7 +10,7 @@ from typing import IO, Any
 from modeling.images.progress import OnProgress
 from orchestrator.contract.jobs.formats import Format
 from orchestrator.contract.jobs.rows import COLUMNS, FORMATS, Row
-from orchestrator.export.rows import Selection, Survey
+from orchestrator.export.rows import RowSelection, Survey
 
 MOST_ROWS = 1_048_576  # of a sheet in Excel and LibreOffice, the heading among them
 MOST_CHARACTERS = 32_767  # of a cell in Excel; what is behind would go into further rows
@@ -18,7 +18,7 @@ _BATCH = 1000
 _TOP_K = COLUMNS.index("top_k")
 
 
-def write_table(selection: Selection, survey: Survey, kind: Format, file: IO[bytes], progress: OnProgress) -> None:
+def write_table(selection: RowSelection, survey: Survey, kind: Format, file: IO[bytes], progress: OnProgress) -> None:
     """Write the rows as a manifest of that format."""
     row_format = FORMATS[kind]
     file.write(row_format.header(_facts(selection.published.summary, survey) if kind == "json" else {}))
@@ -29,7 +29,7 @@ def write_table(selection: Selection, survey: Survey, kind: Format, file: IO[byt
     file.write(row_format.footer())
 
 
-def write_sheet(selection: Selection, file: IO[bytes], progress: OnProgress) -> None:
+def write_sheet(selection: RowSelection, file: IO[bytes], progress: OnProgress) -> None:
     """Write the rows as CSV with a byte order mark and lines that end as in Windows: Excel then takes it for UTF-8."""
     file.write(codecs.BOM_UTF8)
     file.write((",".join(COLUMNS) + "\r\n").encode())

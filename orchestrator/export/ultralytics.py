@@ -13,7 +13,7 @@ from modeling.errors import ImageError
 from modeling.images.loader import load_ahead, read_image_file
 from modeling.images.progress import OnProgress
 from orchestrator.contract.jobs.rows import Row
-from orchestrator.export.rows import Selection, Survey
+from orchestrator.export.rows import RowSelection, Survey
 from orchestrator.jobs.row_images import image_file, image_root
 from orchestrator.sorting.names import FolderNames, portable
 
@@ -26,7 +26,7 @@ _LONGEST_STEM = 60  # characters; `portable` allows 100 bytes
 _AHEAD = 64
 
 
-def write_dataset(selection: Selection, survey: Survey, output: Path, progress: OnProgress) -> dict[str, int]:
+def write_dataset(selection: RowSelection, survey: Survey, output: Path, progress: OnProgress) -> dict[str, int]:
     """Copy every answered image; the folder appears whole. Returns how many were left out, by reason.
 
     Raises NotFoundError if the source is away.

@@ -37,7 +37,7 @@ Ended = Callable[[Claim, str, Ending], None]
 """Moves a file with its result."""
 
 
-class Client(Protocol):
+class PushClient(Protocol):
     """What is needed of `LineClient`."""
 
     def submit(self, image: bytes, item: str, *, deadline: float | None) -> "Future[Answer]": ...
@@ -57,7 +57,7 @@ class Pusher:
     """
 
     def __init__(
-        self, client: Client, deadline_s: float, min_bytes: int, sorting: Sorting, ended: Ended,
+        self, client: PushClient, deadline_s: float, min_bytes: int, sorting: Sorting, ended: Ended,
         say: Callable[[str], None],
     ) -> None:  # fmt: skip
         self._client = client

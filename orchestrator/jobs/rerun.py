@@ -26,7 +26,7 @@ _RETIRED_S = 10.0
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ManifestComparison:
     """Two manifests of one listing. reasons: why they may differ, most telling first; also where they do not."""
 
     job: str
@@ -77,7 +77,7 @@ def rerun_of(settings: Settings, job: str) -> str | None:
     return request.rerun_of if isinstance(request, ClassifyRequest) else None
 
 
-def compare(settings: Settings, job: str, rerun: str) -> Comparison:
+def compare(settings: Settings, job: str, rerun: str) -> ManifestComparison:
     """Compare the manifest of `job` with that of its rerun, which has ended.
 
     Raises NotFoundError where one of them is not there, IntegrityError where one was changed.
@@ -88,7 +88,7 @@ def compare(settings: Settings, job: str, rerun: str) -> Comparison:
     identical = before.summary["manifest"]["sha256"] == after.summary["manifest"]["sha256"]
     num_different, first = (0, []) if identical else _different_rows(before, after)
     reasons = list(_reasons(before, after))
-    return Comparison(job, rerun, identical, num_images, num_different, first, reasons)
+    return ManifestComparison(job, rerun, identical, num_images, num_different, first, reasons)
 
 
 def remove_rerun(settings: Settings, job: str) -> None:

@@ -24,7 +24,7 @@ LONG_NAME = 80  # characters; the rest of a longer one is folded away
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class SheetCard:
     """One picture with what is said of it. kind: a decision, or `error`, which colours the badge; badge: its text."""
 
     path: str
@@ -41,7 +41,7 @@ class PageGroup:
 
     heading: str
     note: str
-    cards: Iterable[Card]
+    cards: Iterable[SheetCard]
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class SheetRows:
     """What is shown. num_fitting: rows in all; those of groups that are left out count, too."""
 
     groups: list[Group]
@@ -49,7 +49,7 @@ class Wanted:
     limit: int
 
 
-def select(rows: Iterable[Row], num_rows: int, wanted: Wanted) -> Selection:
+def select(rows: Iterable[Row], num_rows: int, wanted: Wanted) -> SheetRows:
     """Read the rows, of which there are `num_rows`, and keep those that are shown."""
     if wanted.where is not None:
         rows = filter(wanted.where.fits, rows)
@@ -62,12 +62,12 @@ def select(rows: Iterable[Row], num_rows: int, wanted: Wanted) -> Selection:
     return shares.selection()
 
 
-def _first(rows: Iterable[Row], num_rows: int, wanted: Wanted) -> Selection:
+def _first(rows: Iterable[Row], num_rows: int, wanted: Wanted) -> SheetRows:
     """The first rows as one group; the rest is read only to be counted, and not at all where every row fits."""
     iterator = iter(rows)
     shown = list(islice(iterator, wanted.limit))
     num_fitting = num_rows if wanted.where is None else len(shown) + sum(1 for _ in iterator)
-    return Selection([Group("", num_fitting, shown)] if shown else [], num_fitting, int(bool(shown)))
+    return SheetRows([Group("", num_fitting, shown)] if shown else [], num_fitting, int(bool(shown)))
 
 
 class _Shares:
@@ -100,8 +100,8 @@ class _Shares:
         self._num_kept -= 1
         self._most = max(map(len, self._kept.values()))
 
-    def selection(self) -> Selection:
+    def selection(self) -> SheetRows:
         """The groups, the most frequent first."""
         groups = [Group(name, self._counts[name], kept) for name, kept in self._kept.items() if kept]
         groups.sort(key=lambda group: (-group.num_fitting, group.name))
-        return Selection(groups, self._counts.total(), len(self._counts))
+        return SheetRows(groups, self._counts.total(), len(self._counts))

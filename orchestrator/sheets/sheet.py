@@ -10,8 +10,8 @@ from modeling.images.progress import OnProgress
 from modeling.names import path_to_text
 from orchestrator.contract.jobs.rows import Row
 from orchestrator.jobs.results import Published
-from orchestrator.sheets.page import Card, Page, PageGroup, write_page
-from orchestrator.sheets.select import Group, Selection, Wanted, select
+from orchestrator.sheets.page import Page, PageGroup, SheetCard, write_page
+from orchestrator.sheets.select import Group, SheetRows, Wanted, select
 from orchestrator.sheets.thumbnails import ImageSource, Shown, show_rows
 
 SIDE_PX = 240  # of a picture: sharp on a phone, where one is 120 to 180 px wide
@@ -49,7 +49,7 @@ def _counted(pictures: Iterator[Shown], facts: SheetFacts, on_picture: OnProgres
         yield shown
 
 
-def _page(published: Published, wanted: Wanted, selection: Selection, pictures: Iterator[Shown]) -> Page:
+def _page(published: Published, wanted: Wanted, selection: SheetRows, pictures: Iterator[Shown]) -> Page:
     summary = published.summary
     facts = [("Model", summary["model"]["ref"]), ("Source", str(summary.get("source", "")))]
     facts += [("Filter", wanted.where.text)] if wanted.where else []
@@ -80,10 +80,10 @@ def _shown_of(num_shown: int, num_fitting: int) -> str:
     return f"the first {num_shown:,} of {num_fitting:,} images"
 
 
-def card_of(row: Row, shown: Shown) -> Card:
+def card_of(row: Row, shown: Shown) -> SheetCard:
     """What the sheet says of a row."""
     prediction, path = row.prediction, path_to_text(row.path)
     if not prediction.ok:
-        return Card(path, "", "", "error", prediction.error_code or "error", shown)
+        return SheetCard(path, "", "", "error", prediction.error_code or "error", shown)
     decision = prediction.decision or ""
-    return Card(path, prediction.labels[0], f"{prediction.scores[0]:.4f}", decision, decision, shown)
+    return SheetCard(path, prediction.labels[0], f"{prediction.scores[0]:.4f}", decision, decision, shown)

@@ -13,7 +13,7 @@ from typing import Literal
 
 from modeling.names import text_to_path
 from orchestrator.sorting.copying import Copy, UnfitError, copy_file, name_once, same_content, temporary_of
-from orchestrator.sorting.lines import Before, Copied, Entry, Head, Mode
+from orchestrator.sorting.lines import Before, Copied, Head, Mode, SortedFile
 
 _COARSEST_NS = 2 * 10**9
 
@@ -44,7 +44,7 @@ class Places:
         return temporary_of(self.source, self.sort, self.row)
 
 
-def places_of(head: Head, folder: str, entry: Entry, copied: Copied | None) -> Places:
+def places_of(head: Head, folder: str, entry: SortedFile, copied: Copied | None) -> Places:
     source = f"{text_to_path(head.root)}/{entry.source}"
     return Places(source, f"{folder}/{entry.target}", head.mark, entry.row, entry.before, copied)
 

@@ -13,11 +13,11 @@ from orchestrator.sorting.lines import (
     BATCH,
     FINISHED,
     Copied,
-    Entry,
     Folder,
     Head,
     Left,
     Line,
+    SortedFile,
     SourceFolder,
     decode,
     decode_head,
@@ -36,7 +36,7 @@ class Batch:
     """Lines that were synced together; what `add_later` takes came after the changes."""
 
     folders: list[Folder | SourceFolder] = field(default_factory=list)
-    entries: dict[int, Entry] = field(default_factory=dict)  # by row
+    entries: dict[int, SortedFile] = field(default_factory=dict)  # by row
     left: list[Left] = field(default_factory=list)
     copied: dict[int, Copied] = field(default_factory=dict)
 
@@ -137,7 +137,7 @@ class Journal:
 
     def append(self, batch: Batch) -> None:
         """Write what is to be done, before it is done."""
-        rows: list[Entry | Left] = [*batch.entries.values(), *batch.left]
+        rows: list[SortedFile | Left] = [*batch.entries.values(), *batch.left]
         rows.sort(key=lambda line: line.row)  # if only a part is written, it is that of the first rows
         lines: list[Line] = [*batch.folders, *rows]
         write_whole(self._descriptor, BATCH + b"".join(map(encode, lines)))

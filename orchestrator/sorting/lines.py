@@ -86,7 +86,7 @@ class Before:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class SortedFile:
     """A file that goes to `target`, below the sorted folder, from `source`, below the root. before: not of links."""
 
     row: int
@@ -134,7 +134,7 @@ class Copied:
     mtime_ns: int
 
 
-Line = Entry | Left | Folder | SourceFolder | Copied
+Line = SortedFile | Left | Folder | SourceFolder | Copied
 
 
 def encode_head(head: Head) -> bytes:
@@ -151,7 +151,7 @@ def decode_head(line: bytes, journal: str) -> Head:
 
 def encode(line: Line) -> bytes:
     match line:
-        case Entry():
+        case SortedFile():
             before = asdict(line.before) if line.before else {}
             value = {"row": line.row, "from": line.source, "to": line.target} | before
         case Left():
@@ -179,7 +179,7 @@ def decode(line: bytes, journal: str) -> Line | None:
 def _decode(value: dict[str, Any]) -> Line | None:
     if "row" in value and "to" in value:
         before = Before(*(_number(value, key) for key in _BEFORE)) if "size" in value else None
-        return Entry(_number(value, "row"), _inside(value["from"]), _inside(value["to"]), before)
+        return SortedFile(_number(value, "row"), _inside(value["from"]), _inside(value["to"]), before)
     if "row" in value:
         return Left(_number(value, "row"), str(value["from"]), str(value["left"]), bool(value["answered"]))
     if "folder" in value:

@@ -18,7 +18,7 @@ from orchestrator.sorting.changes import (
 )
 from orchestrator.sorting.copying import UnfitError
 from orchestrator.sorting.journal import Batch, Journal
-from orchestrator.sorting.lines import Copied, Entry, Folder, Left, Reason
+from orchestrator.sorting.lines import Copied, Folder, Left, Reason, SortedFile
 from orchestrator.sorting.names import is_of_errors
 from orchestrator.sorting.plan import Wanted
 
@@ -75,7 +75,7 @@ class Maker:
         if later:
             self._finish_copies(batch, later, last=last)
 
-    def _places(self, batch: Batch, entry: Entry) -> Places:
+    def _places(self, batch: Batch, entry: SortedFile) -> Places:
         assert self._journal.head is not None
         return places_of(self._journal.head, self._wanted.folder, entry, batch.copied.get(entry.row))
 
@@ -124,7 +124,7 @@ class Maker:
         for line in lines:
             batch.add(line)
 
-    def _remove_originals(self, batch: Batch, moved: list[Entry]) -> list[Left]:
+    def _remove_originals(self, batch: Batch, moved: list[SortedFile]) -> list[Left]:
         """Remove what is at the target, too; returns what could not be removed, and is at its place only."""
         stayed = []
         for entry in moved:
@@ -135,7 +135,7 @@ class Maker:
                 stayed.append(self._left(entry, err, places))
         return stayed
 
-    def _left(self, entry: Entry, err: Exception, places: Places) -> Left:
+    def _left(self, entry: SortedFile, err: Exception, places: Places) -> Left:
         return Left(entry.row, entry.source, self._reason(err, places), not is_of_errors(entry.target))
 
     def _reason(self, err: Exception, places: Places) -> Reason:

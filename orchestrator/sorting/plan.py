@@ -13,7 +13,7 @@ from orchestrator.contract.errors import IntegrityError, UsageError
 from orchestrator.contract.jobs.rows import Row
 from orchestrator.contract.jobs.sidecar import is_unchanged, line_start, parse_line
 from orchestrator.sorting.journal import Batch
-from orchestrator.sorting.lines import Before, By, Entry, Folder, Left, Mode, Reason, SourceFolder, is_inside
+from orchestrator.sorting.lines import Before, By, Folder, Left, Mode, Reason, SortedFile, SourceFolder, is_inside
 from orchestrator.sorting.names import ERRORS, FolderNames, file_names, fold
 from orchestrator.sorting.target import Target
 
@@ -127,7 +127,7 @@ class Planner:
             return
         self._note_source_folder(row.path, batch)
         before = None if self._wanted.mode == "link" else Before.of(found)
-        batch.add(Entry(number, row.path, target, before))
+        batch.add(SortedFile(number, row.path, target, before))
 
     def _paths(self, folder: str, path: str) -> Iterator[str]:
         return (f"{folder}/{name}" for name in file_names(path, self._target.holds))

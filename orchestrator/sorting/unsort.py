@@ -31,7 +31,7 @@ from orchestrator.sorting.changes import (
 )
 from orchestrator.sorting.copying import UnfitError
 from orchestrator.sorting.journal import JOURNAL, Batch, Journal
-from orchestrator.sorting.lines import BATCH, Before, Entry, Folder, Head, SourceFolder, encode, encode_head
+from orchestrator.sorting.lines import BATCH, Before, Folder, Head, SortedFile, SourceFolder, encode, encode_head
 from orchestrator.sorting.make import MOST_NAMED
 from orchestrator.sorting.record import HomeRecord, put_time_back
 
@@ -51,7 +51,7 @@ class Unsorted:
     num_left: int = 0
     left: list[tuple[str, str, str]] = field(default_factory=list)
 
-    def leave(self, entry: Entry, what: str) -> None:
+    def leave(self, entry: SortedFile, what: str) -> None:
         self.num_left += 1
         if len(self.left) < MOST_NAMED:
             self.left.append((entry.target, entry.source, what))
@@ -134,10 +134,10 @@ class _Undoing:
             if kept or batch.folders:
                 yield b"".join((BATCH, *map(encode, (*batch.folders, *kept, *copied))))
 
-    def _is_left(self, batch: Batch, entry: Entry) -> bool:
+    def _is_left(self, batch: Batch, entry: SortedFile) -> bool:
         return self._state(self._places(batch, entry)) != "open"
 
-    def _places(self, batch: Batch, entry: Entry) -> Places:
+    def _places(self, batch: Batch, entry: SortedFile) -> Places:
         return places_of(self._head, self._folder, entry, batch.copied.get(entry.row))
 
     def _state(self, places: Places) -> State:
@@ -160,7 +160,7 @@ class _Undoing:
                 self._found.num_undone += 1
 
     @contextlib.contextmanager
-    def _leaving(self, entry: Entry, places: Places) -> Iterator[None]:
+    def _leaving(self, entry: SortedFile, places: Places) -> Iterator[None]:
         """What is raised for one file is the reason why it is left. Raises errors of the target as a whole."""
         try:
             yield

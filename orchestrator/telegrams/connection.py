@@ -11,7 +11,7 @@ from typing import Any
 
 from orchestrator.telegrams.items import Items, digest_of
 from orchestrator.telegrams.messages import Form, Kind, Telegram, TelegramError
-from orchestrator.telegrams.outbox import Entry, Outbox
+from orchestrator.telegrams.outbox import Outbox, PendingItem
 from orchestrator.telegrams.spool import Facts
 
 logger = logging.getLogger(__name__)
@@ -193,7 +193,7 @@ class Connection:
         finally:
             outbox.num_users -= 1
 
-    async def _send_answer(self, outbox: Outbox, entry: Entry) -> None:
+    async def _send_answer(self, outbox: Outbox, entry: PendingItem) -> None:
         seq = self._sent % self._form.most_seq + 1
         values = dict(entry.values or {}) | ({"again": 1} if entry.again else {})
         try:

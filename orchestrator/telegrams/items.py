@@ -15,7 +15,7 @@ from orchestrator.contract.errors import PigeonholeError
 from orchestrator.contract.lines.answers import Answer
 from orchestrator.contract.lines.settings import LineSettings
 from orchestrator.telegrams.messages import TelegramError
-from orchestrator.telegrams.outbox import Entry, Outbox
+from orchestrator.telegrams.outbox import Outbox, PendingItem
 from orchestrator.telegrams.spool import Facts, Spool
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ LookUp = Callable[[str, int], Answer | None]
 """The record of an item and pass, on the server or in the home's files. Runs in a thread."""
 
 
-class Client(Protocol):
+class AsyncPushClient(Protocol):
     """What is needed of `AsyncLineClient`."""
 
     async def submit(
@@ -44,7 +44,7 @@ class Items:
     """What is not finished, by controller, item and pass."""
 
     def __init__(
-        self, spool: Spool, client: Client, settings: LineSettings, look_up: LookUp,
+        self, spool: Spool, client: AsyncPushClient, settings: LineSettings, look_up: LookUp,
         faults: tuple[type[BaseException], ...],
     ) -> None:  # fmt: skip
         """faults: what `look_up` raises where the server is away."""
@@ -54,7 +54,7 @@ class Items:
         self._spool = spool
         self._client = client
         self._settings = settings
-        self._entries: dict[tuple[str, str, int], Entry] = {}
+        self._entries: dict[tuple[str, str, int], PendingItem] = {}
         self._outboxes: dict[str, Outbox] = {}
         self._num_bytes = 0
         self.num_unanswered = 0
@@ -79,7 +79,7 @@ class Items:
                 logger.warning("item %r of %s was never acknowledged, and is forgotten", facts.item, facts.controller)
                 self._spool.remove(number)
                 continue
-            entry = Entry(number, facts, values=values, again=True)
+            entry = PendingItem(number, facts, values=values, again=True)
             self._entries[facts.key] = entry
             if values is not None:
                 self._outbox_of(facts.controller).put(entry)
@@ -87,14 +87,14 @@ class Items:
                 self._resuming.add(task := asyncio.create_task(self._resume(entry)))
                 task.add_done_callback(self._resuming.discard)
 
-    async def _resume(self, entry: Entry) -> None:
+    async def _resume(self, entry: PendingItem) -> None:
         """An item of an earlier process. It was acknowledged, so it is answered, whatever is wrong with it."""
         try:
             await self._go_on_with(entry)
         except (PigeonholeError, OSError, ValueError, TypeError) as err:  # the line was changed, a file cannot be read
             self._keep_answer(entry, self._values_without(entry.facts, err))
 
-    async def _go_on_with(self, entry: Entry) -> None:
+    async def _go_on_with(self, entry: PendingItem) -> None:
         """Its record, if the line has one, else it is pushed again.
 
         Where its deadline is over the server is waited for: pushed without one, a client would decide alone.
@@ -129,18 +129,18 @@ class Items:
         if entry.pushing is not None:
             await asyncio.shield(entry.pushing)
 
-    def _keep(self, facts: Facts, image: bytes) -> Entry:
+    def _keep(self, facts: Facts, image: bytes) -> PendingItem:
         """Put an item into the spool. Raises TelegramError where it is refused."""
         if len(self._entries) >= MOST_ITEMS or self._num_bytes + len(image) > MOST_BYTES:
             raise TelegramError("too many items are not finished: acknowledge their answers")
         try:
-            entry = Entry(self._spool.add(facts, image), facts, size=len(image))
+            entry = PendingItem(self._spool.add(facts, image), facts, size=len(image))
         except OSError as err:
             raise TelegramError(f"the item cannot be kept: {err.strerror}") from err
         self._entries[facts.key] = entry
         return entry
 
-    async def _push_new(self, entry: Entry, image: bytes) -> None:
+    async def _push_new(self, entry: PendingItem, image: bytes) -> None:
         """Raises TelegramError for a path outside of the line's roots, or a deadline out of range."""
         try:
             await self._push(entry, image)
@@ -153,11 +153,11 @@ class Items:
         finally:
             entry.pushing = None
 
-    def acknowledged(self, entry: Entry) -> None:
+    def acknowledged(self, entry: PendingItem) -> None:
         """The controller has an answer."""
         self._forget(entry)
 
-    async def _push(self, entry: Entry, image: bytes) -> None:
+    async def _push(self, entry: PendingItem, image: bytes) -> None:
         facts = entry.facts
         self._num_bytes += entry.size
         try:
@@ -172,7 +172,7 @@ class Items:
         loop = asyncio.get_running_loop()  # one round later, so that the acknowledgement goes before the answer
         future.add_done_callback(lambda done: loop.call_soon(self._answered, entry, done))
 
-    def _answered(self, entry: Entry, future: "asyncio.Future[Answer]") -> None:
+    def _answered(self, entry: PendingItem, future: "asyncio.Future[Answer]") -> None:
         self._num_bytes -= entry.size
         self.num_unanswered -= 1
         entry.size = 0
@@ -184,7 +184,7 @@ class Items:
             values = self._values_without(entry.facts, err)
         self._keep_answer(entry, values)
 
-    def _keep_answer(self, entry: Entry, values: Mapping[str, Any]) -> None:
+    def _keep_answer(self, entry: PendingItem, values: Mapping[str, Any]) -> None:
         entry.values = values
         try:
             self._spool.answer(entry.number, entry.facts, values)
@@ -214,7 +214,7 @@ class Items:
         logger.error("an answer cannot be written: %s", why)
         return dict(values) | {"bin": self._settings.fallback, "reason": "no_bin"}
 
-    def _forget(self, entry: Entry) -> None:
+    def _forget(self, entry: PendingItem) -> None:
         self._entries.pop(entry.facts.key, None)
         self._spool.remove(entry.number)
 

@@ -10,7 +10,7 @@ from orchestrator.telegrams.spool import Facts
 
 
 @dataclass(eq=False, slots=True)
-class Entry:
+class PendingItem:
     """An item that is not finished.
 
     values: of its answer, once there is one. again: it may have been sent before. pushing: as long as the line's client
@@ -29,22 +29,22 @@ class Outbox:
     """The answers that a controller has not acknowledged; each is with one connection at a time."""
 
     def __init__(self) -> None:
-        self._waiting: deque[Entry] = deque()
+        self._waiting: deque[PendingItem] = deque()
         self._changed = asyncio.Event()
         self.num_users = 0  # connections
 
-    def put(self, entry: Entry) -> None:
+    def put(self, entry: PendingItem) -> None:
         """An answer has come."""
         self._waiting.append(entry)
         self._changed.set()
 
-    def put_back(self, entry: Entry) -> None:
+    def put_back(self, entry: PendingItem) -> None:
         """A connection ended before the answer was acknowledged: it is the next to be sent."""
         entry.again = True
         self._waiting.appendleft(entry)
         self._changed.set()
 
-    async def take(self, wait_s: float) -> Entry | None:
+    async def take(self, wait_s: float) -> PendingItem | None:
         """The next answer, which the caller acknowledges or puts back; None where none comes in so long."""
         try:
             async with asyncio.timeout(wait_s):

@@ -12,7 +12,7 @@ from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.recovering_ledger import RecoveringLedger
 from orchestrator.contract.jobs.rows import summary_path
 from orchestrator.contract.jobs.sidecar import sidecar_path
-from orchestrator.jobs.rerun import Comparison, compare, prepare_rerun
+from orchestrator.jobs.rerun import ManifestComparison, compare, prepare_rerun
 from tests.support.fakes import enter_job, make_images, make_job, predict_brightness
 from tests.support.published_models import make_pngs
 from tests.support.workers import Cluster
@@ -95,7 +95,7 @@ def test_manifests_of_another_processor_and_engine_may_be_the_same(make, setting
         f"another processor or versions: a Z80; pigeonhole 0.0.1; now {made_with}",
         "another engine: unknown; now fake",
     ]
-    assert found == Comparison(first.job, second.job, True, 3, 0, [], reasons)
+    assert found == ManifestComparison(first.job, second.job, True, 3, 0, [], reasons)
 
 
 def test_rows_that_differ_are_counted_and_the_first_are_named(make, settings, context):

@@ -8,12 +8,12 @@ from modeling.networks.architectures import Architecture, get_architecture
 from modeling.networks.heads import head_of
 from modeling.networks.state_dicts.files import SavedTensors, State
 from modeling.networks.state_dicts.recognition import AUXILIARY, current_name, recognise
-from modeling.networks.state_dicts.selection import Selection, required_names, select, with_counts
+from modeling.networks.state_dicts.selection import SelectedWeights, required_names, select, with_counts
 
 _NUM_SHOWN = 3
 
 
-def select_for(network: nn.Module, architecture: str, saved: SavedTensors, *, needs_head: bool) -> Selection:
+def select_for(network: nn.Module, architecture: str, saved: SavedTensors, *, needs_head: bool) -> SelectedWeights:
     """The tensors of a file that are this network's, by its names; see `select`.
 
     needs_head: whether weights without the last layer are no use.

@@ -20,7 +20,7 @@ MOST_SETS = 32  # of weights in one file, which are compared with one another
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class SelectedWeights:
     """The weights that were taken from a file.
 
     prefix: what stands before their names in the file. state: by the network's names, as far as they fit.
@@ -52,7 +52,7 @@ def required_names(own: Collection[str], head: str, *, with_head: bool = True) -
     )
 
 
-def select(saved: SavedTensors, wanted: frozenset[str]) -> Selection:
+def select(saved: SavedTensors, wanted: frozenset[str]) -> SelectedWeights:
     """The tensors that have these names after a common prefix, whatever it is.
 
     If none have all of them, those that have the most. If there are averaged weights (EMA) beside raw ones, the
@@ -72,7 +72,7 @@ def select(saved: SavedTensors, wanted: frozenset[str]) -> Selection:
     return _selection(saved, f"{group}." if group else "", wanted, [])
 
 
-def complete_selections(saved: SavedTensors, wanted: frozenset[str]) -> list[Selection]:
+def complete_selections(saved: SavedTensors, wanted: frozenset[str]) -> list[SelectedWeights]:
     """Every set of weights in a file that has all of these names."""
     complete = _complete(_prefixes(saved.tensors, wanted), wanted)
     return [_selection(saved, prefix, wanted, complete) for prefix in complete]
@@ -128,7 +128,7 @@ def _are_equal(tensors: State, first: str, second: str, names: Collection[str]) 
 
 def _selection(
     saved: SavedTensors, prefix: str, wanted: frozenset[str], complete: Collection[str], note: str = ""
-) -> Selection:
+) -> SelectedWeights:
     """The tensors after a prefix, from the mappings that the wanted ones are in."""
     found = [prefix + name for name in wanted if prefix + name in saved.tensors]
     groups = {saved.groups[name] for name in found} or {saved.largest_group()}
@@ -146,7 +146,7 @@ def _selection(
             state[inner] = tensor
         else:
             left_out.append(name)
-    return Selection(prefix, state, tuple(left_out), note)
+    return SelectedWeights(prefix, state, tuple(left_out), note)
 
 
 def is_irrelevant(name: str) -> bool:

@@ -60,7 +60,7 @@ class Script:
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
+class DemoRun:
     """What happened. killed: the worker's process. moved: what the alias stood for, before and after.
 
     recovered: cards of the killed worker that the other one answered. events: seconds from the belt's start, and what
@@ -79,7 +79,7 @@ class Story:
     events: tuple[tuple[float, str], ...]
 
 
-def tell_line_story(output: Path, seed: int, script: Script) -> Story:
+def tell_line_story(output: Path, seed: int, script: Script) -> DemoRun:
     """Train, open a line, run the belt, and account for every card; nothing runs afterwards."""
     clear(output)
     settings = own_settings(output)
@@ -199,7 +199,7 @@ class _BeltRun:
         self._arrivals = arrivals
         self._cards = list(belt_cards(seed, len(arrivals)))
 
-    def run(self, settings: Settings, events: _Events) -> Story:
+    def run(self, settings: Settings, events: _Events) -> DemoRun:
         load = self._script.load
         print_message(
             f"4/4  {len(self._cards)} cards pass the camera at random in {load.duration_s:.0f} s; "
@@ -217,7 +217,7 @@ class _BeltRun:
             records = {item: client.answer(item) for item in self._items()}
         stats = read_stats(LineStore(connect_raw(url), LINE))
         accounts = account(self._items(), decisions, records, stats.answers)
-        return Story(
+        return DemoRun(
             cards=self._cards,
             plan=self._plan,
             samples=list(belt.samples),
@@ -263,6 +263,6 @@ def _stopped_at_the_end(belt: Belt) -> Iterator[None]:
         belt.stop()
 
 
-def decisions_of(story: Story) -> list[Answer]:
+def decisions_of(story: DemoRun) -> list[Answer]:
     """What became of each card, in the order of the answers."""
     return [sample.answer for sample in story.samples]

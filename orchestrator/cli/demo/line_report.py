@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from orchestrator.cli.demo.line import Script, Story, decisions_of, tell_line_story
+from orchestrator.cli.demo.line import DemoRun, Script, decisions_of, tell_line_story
 from orchestrator.cli.output import duration, print_json, print_line, print_message, print_table
 from orchestrator.contract.errors import ExitCode
 from orchestrator.demo.accounts import bins_and_reasons
@@ -25,7 +25,7 @@ def run_line_demo(output: Path, seed: int, script: Script | None = None, *, as_j
     report_story(story, output / "timeline.png", title, time.monotonic() - started, as_json=as_json)
 
 
-def report_story(story: Story, picture: Path, title: str, elapsed_s: float, *, as_json: bool) -> None:
+def report_story(story: DemoRun, picture: Path, title: str, elapsed_s: float, *, as_json: bool) -> None:
     """Draw the picture and print what happened; exits with 1 where a card is not accounted for."""
     figures = make_figures(story.samples, [], story.plan, elapsed_s=story.elapsed_s, cpu_s=story.cpu_s)
     draw_timeline(picture, title, story.samples, story.plan, figures, story.events)
@@ -36,7 +36,7 @@ def report_story(story: Story, picture: Path, title: str, elapsed_s: float, *, a
         sys.exit(ExitCode.FAILED)
 
 
-def _facts(story: Story, figures: Figures, picture: Path, elapsed_s: float) -> dict[str, Any]:
+def _facts(story: DemoRun, figures: Figures, picture: Path, elapsed_s: float) -> dict[str, Any]:
     accounts = story.accounts
     num_accepted, num_wrong = _accepted(story)
     return {
@@ -62,7 +62,7 @@ def _facts(story: Story, figures: Figures, picture: Path, elapsed_s: float) -> d
     }
 
 
-def _accepted(story: Story) -> tuple[int, int]:
+def _accepted(story: DemoRun) -> tuple[int, int]:
     """How many cards were accepted, and how many of these were of another district, smudged ones included."""
     accepted = [answer for answer in decisions_of(story) if answer.decision == "accept" and answer.predicted]
     place = len(story.plan.prefix) + 1
@@ -70,12 +70,12 @@ def _accepted(story: Story) -> tuple[int, int]:
     return len(accepted), len(wrong)
 
 
-def _by_model(story: Story) -> dict[str, int]:
+def _by_model(story: DemoRun) -> dict[str, int]:
     models = [answer.model for answer in decisions_of(story) if answer.model]
     return {model: models.count(model) for model in sorted(set(models))}
 
 
-def _print_story(story: Story, figures: Figures, facts: dict[str, Any]) -> None:
+def _print_story(story: DemoRun, figures: Figures, facts: dict[str, Any]) -> None:
     accounts, times = story.accounts, figures.times
     print_line()
     print_table(("bin", "answer", "cards"), bins_and_reasons(decisions_of(story)))
@@ -101,7 +101,7 @@ def _print_story(story: Story, figures: Figures, facts: dict[str, Any]) -> None:
     _print_next()
 
 
-def _replaced(story: Story) -> str:
+def _replaced(story: DemoRun) -> str:
     models = _by_model(story)
     text = "answers by " + ", ".join(f"{model}: {num}" for model, num in models.items())
     return text if story.moved[1] in models else f"{text}; {story.moved[1]} was not loaded before the belt ended"

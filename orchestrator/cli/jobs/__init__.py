@@ -5,17 +5,19 @@ from typing import Any
 import click
 
 from orchestrator.cli.jobs.options import list_options
-from orchestrator.cli.lazy import Entry, LazyGroup
+from orchestrator.cli.lazy import LazyCommand, LazyGroup
 
 COMMANDS = {
-    "list": Entry("jobs.list:list_jobs", "List jobs, newest first; `pigeonhole jobs` alone does the same."),
-    "rerun": Entry("jobs.rerun:rerun_job", "Classify a job's images again, and compare the bytes of the manifests."),
-    "prune": Entry("jobs.prune:prune_jobs", "Remove what jobs that ended long ago leave behind."),
-    "pause": Entry("jobs.pause:pause_jobs", "Pause jobs until `jobs unpause`."),
-    "resume": Entry("jobs.resume:resume_job", "Go on with a job that was cancelled, failed or forgotten."),
-    "retry": Entry("jobs.retry:retry", "Try the failed images of a job again, as they are now."),
-    "show": Entry("jobs.show:show_job", "Tell the whole story of a job."),
-    "unpause": Entry("jobs.pause:unpause_jobs", "Let paused jobs go on."),
+    "list": LazyCommand("jobs.list:list_jobs", "List jobs, newest first; `pigeonhole jobs` alone does the same."),
+    "rerun": LazyCommand(
+        "jobs.rerun:rerun_job", "Classify a job's images again, and compare the bytes of the manifests."
+    ),
+    "prune": LazyCommand("jobs.prune:prune_jobs", "Remove what jobs that ended long ago leave behind."),
+    "pause": LazyCommand("jobs.pause:pause_jobs", "Pause jobs until `jobs unpause`."),
+    "resume": LazyCommand("jobs.resume:resume_job", "Go on with a job that was cancelled, failed or forgotten."),
+    "retry": LazyCommand("jobs.retry:retry", "Try the failed images of a job again, as they are now."),
+    "show": LazyCommand("jobs.show:show_job", "Tell the whole story of a job."),
+    "unpause": LazyCommand("jobs.pause:unpause_jobs", "Let paused jobs go on."),
 }
 
 

@@ -12,7 +12,7 @@ from orchestrator.cli.speaking import doing
 from orchestrator.contract.errors import ExitCode
 
 if TYPE_CHECKING:
-    from orchestrator.jobs.rerun import Comparison
+    from orchestrator.jobs.rerun import ManifestComparison
     from orchestrator.jobs.submit import JobClient
 
 
@@ -84,7 +84,7 @@ def _follow(client: "JobClient | None", job: str) -> None:
         sys.exit(exit_code(settings, record))
 
 
-def _print(found: "Comparison") -> None:
+def _print(found: "ManifestComparison") -> None:
     from orchestrator.jobs.rerun import MOST_SHOWN
 
     if found.identical:

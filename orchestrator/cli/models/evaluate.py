@@ -11,7 +11,7 @@ from modeling.durable import decode_json
 from modeling.evaluation.request import DataPart
 from modeling.inference.engines.precision import WANTED_PRECISIONS, WantedPrecision
 from modeling.metrics.evaluation import EngineFigures
-from modeling.metrics.verdict import Verdict
+from modeling.metrics.verdict import EvaluationVerdict
 from modeling.names import text_to_path
 from orchestrator.cli.client import submit_and_follow
 from orchestrator.cli.output import json_option, print_json, print_line, print_table
@@ -135,7 +135,7 @@ def _facts(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _decisions(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The effect of the model's thresholds on these images."""
     decisions, num_images = figures["decisions"], figures["num_images"]
-    accepted = Verdict.from_json(figures).accepted
+    accepted = EvaluationVerdict.from_json(figures).accepted
     return [
         ("accepted", accepted.removeprefix("accepted ")),
         ("to review", f"{decisions['num_reviewed'] / num_images:.2%}"),

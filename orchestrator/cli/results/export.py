@@ -13,7 +13,7 @@ from orchestrator.cli.outputs import overwrite_option, written_output
 from orchestrator.cli.results.options import warn_of_changes, where_option
 from orchestrator.contract.settings import get_settings
 from orchestrator.export.export import Exported, ExportSpec, Target, check_export, export
-from orchestrator.export.rows import Selection
+from orchestrator.export.rows import RowSelection
 from orchestrator.export.tables import MOST_ROWS
 from orchestrator.jobs.results import find_published
 
@@ -58,7 +58,7 @@ def export_results(
       pigeonhole results export birds.csv --to ultralytics -o dataset --where decision=accept
       pigeonhole results export birds.jsonl --to csv --excel -o birds-excel.csv
     """  # fmt: skip
-    selection = Selection(find_published(get_settings(), job), where)
+    selection = RowSelection(find_published(get_settings(), job), where)
     spec = ExportSpec(target, output, prefix, excel, overwrite)
     check_export(spec, selection)
     warn_of_changes(selection.published)

@@ -2,12 +2,12 @@
 
 import click
 
-from orchestrator.cli.lazy import Entry, LazyGroup
+from orchestrator.cli.lazy import LazyCommand, LazyGroup
 
 COMMANDS = {
-    "list": Entry("workers.list:list_workers", "List the workers: version, device, job, last seen, trouble."),
-    "drain": Entry("workers.drain:drain_workers", "Let workers finish what they hold, and end."),
-    "healthcheck": Entry("workers.healthcheck:healthcheck", "Check the workers of this machine or container."),
+    "list": LazyCommand("workers.list:list_workers", "List the workers: version, device, job, last seen, trouble."),
+    "drain": LazyCommand("workers.drain:drain_workers", "Let workers finish what they hold, and end."),
+    "healthcheck": LazyCommand("workers.healthcheck:healthcheck", "Check the workers of this machine or container."),
 }
 
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 from orchestrator.contract.jobs.history import note, note_trouble
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.restore import restore_job, withdraw_job
-from orchestrator.contract.ledger.ledger import Claim, JobRecord, Ledger, Need, State, Verdict
+from orchestrator.contract.ledger.ledger import Claim, CommitResult, JobRecord, Ledger, Need, State
 from orchestrator.contract.ledger.turns import Barred, Turn
 from orchestrator.contract.ledger.words import PausedBy
 from orchestrator.contract.server import SERVER_ERRORS
@@ -82,7 +82,7 @@ class RecoveringLedger:
         given_up: bool = False,
         seconds: Mapping[str, float] | None = None,
         counts: Mapping[str, int] | None = None,
-    ) -> tuple[Verdict, State]:
+    ) -> tuple[CommitResult, State]:
         """As `Ledger.commit`.
 
         A job that was restored has the part already: its commit is answered with `already`, or `stale` where only a

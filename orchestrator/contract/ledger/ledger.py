@@ -34,7 +34,7 @@ State = Literal[
     "queued", "running", "paused", "finalizing", "succeeded", "partial", "failed", "cancelling", "cancelled", "unknown"
 ]
 FINAL_STATES = frozenset({"succeeded", "partial", "failed", "cancelled"})
-Verdict = Literal["committed", "already", "stale", "unknown"]
+CommitResult = Literal["committed", "already", "stale", "unknown"]
 Need = Literal["claim", "starving", "end", "lister", "look", "held", "rebuild", "nothing"]
 
 
@@ -281,7 +281,7 @@ class Ledger:
         given_up: bool = False,
         seconds: Mapping[str, float] | None = None,
         counts: Mapping[str, int] | None = None,
-    ) -> tuple[Verdict, State]:
+    ) -> tuple[CommitResult, State]:
         """Enter that the shard's part is on the disk; returns the verdict and the job's state.
 
         seconds: its stage times. counts: what it adds to the counts of the fleet.

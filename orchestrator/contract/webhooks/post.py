@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.contract.settings import Network
-from orchestrator.contract.webhooks.target import Address, DeliveryError, Target, resolve
+from orchestrator.contract.webhooks.target import Address, DeliveryError, WebhookTarget, resolve
 
 POST_S = 10.0  # from connecting to the status of the answer
 MOST_HEAD_BYTES = 64 << 10
@@ -19,7 +19,7 @@ class NoAnswerError(DeliveryError):
     """The receiver did not answer in time."""
 
 
-def post(target: Target, body: bytes, headers: Mapping[str, str], allowed: Sequence[Network]) -> None:
+def post(target: WebhookTarget, body: bytes, headers: Mapping[str, str], allowed: Sequence[Network]) -> None:
     """Send `body`. Raises DeliveryError unless the receiver answers with a status of 200 to 299."""
     addresses = resolve(target, allowed)
     deadline_s = time.monotonic() + POST_S
@@ -80,7 +80,7 @@ class _Received(io.RawIOBase):
         return self._source.receive_into(buffer)
 
 
-def _connect(target: Target, addresses: Sequence[Address], deadline_s: float) -> socket.socket:
+def _connect(target: WebhookTarget, addresses: Sequence[Address], deadline_s: float) -> socket.socket:
     """Connected to the first address that accepts, encrypted where the URL says so."""
     failed: OSError = TimeoutError()
     for place, address in enumerate(addresses):
@@ -96,7 +96,7 @@ def _connect(target: Target, addresses: Sequence[Address], deadline_s: float) ->
     raise failed
 
 
-def _encrypt(target: Target, connected: socket.socket, deadline_s: float) -> socket.socket:
+def _encrypt(target: WebhookTarget, connected: socket.socket, deadline_s: float) -> socket.socket:
     try:
         connected.settimeout(max(0.001, deadline_s - time.monotonic()))
         return ssl.create_default_context().wrap_socket(connected, server_hostname=target.host)
@@ -105,7 +105,9 @@ def _encrypt(target: Target, connected: socket.socket, deadline_s: float) -> soc
         raise
 
 
-def _post(target: Target, connected: socket.socket, body: bytes, headers: Mapping[str, str], deadline_s: float) -> int:
+def _post(
+    target: WebhookTarget, connected: socket.socket, body: bytes, headers: Mapping[str, str], deadline_s: float
+) -> int:
     connection = http.client.HTTPConnection(target.host, target.port)
     bounded = BoundedSocket(connected, deadline_s)
     connection.sock = bounded  # so it never connects by itself

@@ -31,7 +31,7 @@ class DeliveryError(PigeonholeError):
 
 
 @dataclass(frozen=True)
-class Target:
+class WebhookTarget:
     """The parts of a URL. path: with the query."""
 
     scheme: str
@@ -51,7 +51,7 @@ class Target:
         return f"{self.scheme}://{self.authority}"
 
 
-def parse_target(url: str) -> Target:
+def parse_target(url: str) -> WebhookTarget:
     """The parts of a URL that a webhook may have.
 
     Raises UsageError, which never has the URL's path, query or login.
@@ -70,10 +70,10 @@ def parse_target(url: str) -> Target:
     if parts.fragment:
         raise UsageError(f"a webhook's URL holds no '#': write it as %23 ({parts.scheme}://{host})")
     query = f"?{parts.query}" if parts.query else ""
-    return Target(parts.scheme, host, port or _PORTS[parts.scheme], (parts.path or "/") + query)
+    return WebhookTarget(parts.scheme, host, port or _PORTS[parts.scheme], (parts.path or "/") + query)
 
 
-def check_target(url: str, allowed: Sequence[Network]) -> Target:
+def check_target(url: str, allowed: Sequence[Network]) -> WebhookTarget:
     """The target, as far as it can be checked without connecting to it.
 
     A name that cannot be resolved at the moment is accepted: it may be when the job ends. Raises UsageError.
@@ -88,7 +88,7 @@ def check_target(url: str, allowed: Sequence[Network]) -> Target:
     return target
 
 
-def resolve(target: Target, allowed: Sequence[Network]) -> list[Address]:
+def resolve(target: WebhookTarget, allowed: Sequence[Network]) -> list[Address]:
     """The addresses of the host, in the system's order.
 
     Raises DeliveryError where it has none, or where one of them is private and not within `allowed`.
@@ -107,7 +107,7 @@ class _UnresolvedNowError(DeliveryError):
     """The resolver did not answer."""
 
 
-def _look_up(target: Target) -> list[Address]:
+def _look_up(target: WebhookTarget) -> list[Address]:
     try:
         found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
     except socket.gaierror as err:

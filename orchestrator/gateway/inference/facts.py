@@ -9,7 +9,7 @@ from orchestrator.contract.lines.settings import Line
 from orchestrator.gateway.context import GatewayContext
 from orchestrator.gateway.health import why_not_ready
 from orchestrator.gateway.inference.images import IMAGE, MOST_IMAGES, PIXELS
-from orchestrator.gateway.inference.targets import Target
+from orchestrator.gateway.inference.targets import InferenceTarget
 
 PLATFORM = "pigeonhole"
 EXTENSIONS = (
@@ -23,7 +23,7 @@ def server_metadata() -> dict[str, Any]:
     return {"name": PLATFORM, "version": version("pigeonhole"), "extensions": EXTENSIONS}
 
 
-def model_metadata(context: GatewayContext, target: Target, num_labels: int) -> dict[str, Any]:
+def model_metadata(context: GatewayContext, target: InferenceTarget, num_labels: int) -> dict[str, Any]:
     """Versions, inputs and outputs. One of the two inputs is given; the first dimension is the batch."""
     return {
         "name": target.name,
@@ -39,7 +39,7 @@ def model_metadata(context: GatewayContext, target: Target, num_labels: int) -> 
     }
 
 
-def model_config(target: Target, labels: tuple[str, ...]) -> dict[str, Any]:
+def model_config(target: InferenceTarget, labels: tuple[str, ...]) -> dict[str, Any]:
     """The same as a configuration, with the labels; dimensions are those of one image."""
     model = target.model
     parameters = {"labels": json.dumps(labels, ensure_ascii=False)}
@@ -86,7 +86,7 @@ def _state(context: GatewayContext, line: Line) -> dict[str, str]:
     return {"state": "LOADING" if why.startswith("opening") else "UNAVAILABLE", "reason": why}
 
 
-def _versions(context: GatewayContext, target: Target) -> list[str]:
+def _versions(context: GatewayContext, target: InferenceTarget) -> list[str]:
     """Of the model; a line has none, since its model changes while it runs."""
     if target.reference is None or target.model is None:
         return []

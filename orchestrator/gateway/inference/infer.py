@@ -24,7 +24,7 @@ from orchestrator.gateway.inference.images import images_of
 from orchestrator.gateway.inference.outputs import Labels, chosen_outputs, tensor_of
 from orchestrator.gateway.inference.requests import InferenceRequest, RequestedOutput, decode_request
 from orchestrator.gateway.inference.responses import InferenceResponse
-from orchestrator.gateway.inference.targets import Target, Targets
+from orchestrator.gateway.inference.targets import InferenceTarget, Targets
 from orchestrator.gateway.problems import retry_later
 from orchestrator.gateway.waiters import Waiters
 from orchestrator.lines.client import LineClient
@@ -102,7 +102,11 @@ class Inference:
         return plain
 
     async def _response(
-        self, target: Target, asked: InferenceRequest, outputs: Sequence[RequestedOutput], answers: Sequence[Answer]
+        self,
+        target: InferenceTarget,
+        asked: InferenceRequest,
+        outputs: Sequence[RequestedOutput],
+        answers: Sequence[Answer],
     ) -> Response:
         model = next((answer.model for answer in answers if answer.model), target.model.ref if target.model else None)
         labels = (

@@ -15,7 +15,7 @@ from orchestrator.gateway.inference.errors import bad_request, unsupported
 from orchestrator.gateway.inference.infer import Inference
 from orchestrator.gateway.inference.outputs import Labels
 from orchestrator.gateway.inference.requests import parse_json
-from orchestrator.gateway.inference.targets import Target, Targets
+from orchestrator.gateway.inference.targets import InferenceTarget, Targets
 from orchestrator.gateway.problems import ProblemError, describe
 from orchestrator.gateway.routes import PushRoute
 
@@ -113,7 +113,7 @@ class InferenceRoutes:
         def stats(model: str, version: str = "") -> dict[str, Any]:
             return statistics.statistics_of(context, targets.find(model, version))
 
-    def _labels(self, target: Target) -> Labels:
+    def _labels(self, target: InferenceTarget) -> Labels:
         """None of a line whose model is gone."""
         try:
             return self._targets.labels(target.model) if target.model else Labels(())

@@ -9,7 +9,7 @@ from orchestrator.contract.lines.settings import Line
 from orchestrator.contract.lines.stats import BUCKETS_MS, Histogram, LineStats, read_stats
 from orchestrator.contract.lines.store import LineStore
 from orchestrator.gateway.context import GatewayContext
-from orchestrator.gateway.inference.targets import Target
+from orchestrator.gateway.inference.targets import InferenceTarget
 
 _PREDICTED = ("accept", "next_bin", "degraded", "low_confidence", "no_bin", "bin_full")
 _NOTHING = {"count": 0, "ns": 0}
@@ -24,7 +24,7 @@ def all_statistics(context: GatewayContext) -> dict[str, Any]:
     return {"model_stats": found}
 
 
-def statistics_of(context: GatewayContext, target: Target) -> dict[str, Any]:
+def statistics_of(context: GatewayContext, target: InferenceTarget) -> dict[str, Any]:
     """Of one line or model; zeros where its line is not open."""
     line = context.lines.all().get(target.line)
     version = target.version or target.name.partition("@")[2]

@@ -21,7 +21,7 @@ _DEFAULT_PRIORITY = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class InferenceTarget:
     """A line, or a model. name, version: as it is called; a line has no version. line: that answers.
 
     reference: of the model; None: an operator's line. model: the version that the reference, or the line, means now;
@@ -58,11 +58,11 @@ class Targets:
     def __init__(self, context: GatewayContext) -> None:
         self._context = context
         self._lock = threading.Lock()
-        self._found: dict[tuple[str, str], tuple[float, Target]] = {}
+        self._found: dict[tuple[str, str], tuple[float, InferenceTarget]] = {}
         self._labels: dict[str, Labels] = {}
         self._used: dict[str, float] = {}
 
-    def known(self, name: str, version: str) -> Target | None:
+    def known(self, name: str, version: str) -> InferenceTarget | None:
         """The target if it was found just now. Where it was not, one caller finds it again; others have the old one."""
         at, target = self._found.get((name, version), (0.0, None))
         if target is None or time.monotonic() - at < FIND_AGAIN_S:
@@ -70,7 +70,7 @@ class Targets:
         self._found[name, version] = (time.monotonic(), target)
         return None
 
-    def find(self, name: str, version: str = "") -> Target:
+    def find(self, name: str, version: str = "") -> InferenceTarget:
         """Raises ProblemError where there is neither a line nor a model of that name, or no such version."""
         try:
             target = self._find(name, version)
@@ -83,10 +83,10 @@ class Targets:
             self._found[name, version] = (time.monotonic(), target)
         return target
 
-    def _find(self, name: str, version: str) -> Target:
+    def _find(self, name: str, version: str) -> InferenceTarget:
         lines = self._context.lines.all()
         if not version and name in lines and not lines[name].settings.of_model:
-            return Target(name, "", name, None, self._model_of(lines[name]))
+            return InferenceTarget(name, "", name, None, self._model_of(lines[name]))
         reference = f"{name}@{version}" if version else name
         try:
             if version and "@" in name:
@@ -96,7 +96,7 @@ class Targets:
             there = sorted(other for other, line in lines.items() if not line.settings.of_model)
             more = f"; there are lines: {', '.join(there[:20])}" if there and not version else ""
             raise ProblemError(404, "not_found", f"{err}{more}") from err
-        return Target(name, version, model_line_name(reference), reference, model)
+        return InferenceTarget(name, version, model_line_name(reference), reference, model)
 
     def _model_of(self, line: Line) -> ModelVersion | None:
         try:
@@ -104,12 +104,12 @@ class Targets:
         except ModelingError:
             return None
 
-    def is_used(self, target: Target) -> bool:
+    def is_used(self, target: InferenceTarget) -> bool:
         """Whether its line is open and needs not be told of this use. Blocks not."""
         reference = target.reference
         return reference is None or time.monotonic() - self._used.get(reference, float("-inf")) < USE_AGAIN_S
 
-    def use(self, target: Target) -> None:
+    def use(self, target: InferenceTarget) -> None:
         """Let workers open the line of a model, or keep it open. Raises UnavailableError."""
         reference = target.reference
         if reference is None or self.is_used(target):
@@ -121,11 +121,11 @@ class Targets:
                 self._used.clear()
             self._used[reference] = time.monotonic()
 
-    def opened(self, target: Target) -> LineClient | None:
+    def opened(self, target: InferenceTarget) -> LineClient | None:
         """The client of a target's line, if the line is open and used. Blocks not."""
         return self._context.lines.opened(target.line) if self.is_used(target) else None
 
-    def line_of(self, target: Target) -> Line:
+    def line_of(self, target: InferenceTarget) -> Line:
         """A target's line, which is opened. Raises UnavailableError, NotFoundError."""
         self.use(target)
         try:
@@ -137,7 +137,7 @@ class Targets:
         self.use(target)
         return self._context.lines.get(target.line)
 
-    def open(self, target: Target) -> LineClient:
+    def open(self, target: InferenceTarget) -> LineClient:
         """The client of a target's line, which is opened. Raises as `line_of` does."""
         self.line_of(target)
         return self._context.lines.open(target.line)

@@ -20,7 +20,7 @@ _AT_ONCE = 2048  # paths that are hashed together
 _encode = json.encoder.encode_basestring_ascii  # as json.dumps does, which would look at its options for every path
 
 
-class Comparison:
+class SourceComparison:
     """Writes the plan of an incremental run while its source is listed."""
 
     def __init__(self, base: Base, root: str, *, walked: bool, checksum: bool) -> None:

@@ -11,7 +11,7 @@ from orchestrator.jobs.merging.base import Base
 from orchestrator.jobs.merging.changed import OnCompared
 
 
-class Selection(Protocol):
+class PathSelection(Protocol):
     """Chooses the images that are to be classified."""
 
     def choose(self, paths: Iterator[str], plan: PlanWriter, on_compared: OnCompared) -> Iterator[str]:
@@ -28,7 +28,7 @@ class Merge:
     kind: Literal["retry", "since"]
     base: Base
     replaced: bool
-    selection: Selection
+    selection: PathSelection
 
     def to_request(self) -> MergeBase:
         """As a request holds it."""

@@ -3,7 +3,7 @@
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.merging.base import NewManifest, check_same, open_base
-from orchestrator.jobs.merging.compare import Comparison
+from orchestrator.jobs.merging.compare import SourceComparison
 from orchestrator.jobs.merging.merge import Merge
 from orchestrator.jobs.results import find_published
 from orchestrator.jobs.sources import Source
@@ -21,5 +21,5 @@ def merge_since(settings: Settings, name: str, source: Source, wanted: NewManife
         raise UsageError(
             f"--since {name!r} has no digests to compare with: it was made without --checksum; leave --checksum out"
         )
-    comparison = Comparison(base, source.root, walked=source.is_walked, checksum=wanted.checksum)
+    comparison = SourceComparison(base, source.root, walked=source.is_walked, checksum=wanted.checksum)
     return Merge("since", base, replaced=base.is_at(wanted.output), selection=comparison)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from modeling.data.cache import FILE_NAME, FactsCache, Verdict
+from modeling.data.cache import FILE_NAME, CachedFacts, FactsCache
 from modeling.data.duplicates import MAX_SET
 from modeling.data.facts import ImageFacts, check_image
 from modeling.data.forms.open import open_dataset
@@ -344,8 +344,8 @@ def test_images_with_the_same_name_and_another_content_are_looked_at_again(tmp_p
 
 def test_scans_at_the_same_time_share_a_cache(tmp_path):
     facts = check_image(photo_png(1))
-    verdicts = {f"{number:064x}": Verdict(facts, None) for number in range(600)}
-    error = Verdict(None, ("empty", "the file is empty (0 bytes)"))
+    verdicts = {f"{number:064x}": CachedFacts(facts, None) for number in range(600)}
+    error = CachedFacts(None, ("empty", "the file is empty (0 bytes)"))
 
     with FactsCache(tmp_path) as ours, FactsCache(tmp_path) as theirs:
         for number, (digest, verdict) in enumerate(verdicts.items()):

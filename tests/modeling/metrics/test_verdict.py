@@ -6,7 +6,7 @@ import pytest
 
 from modeling.metrics.chance import exceeds_p, wilson_interval
 from modeling.metrics.evaluation import DecisionFigures, NothingAccepted
-from modeling.metrics.verdict import Verdict, share_text, with_interval
+from modeling.metrics.verdict import EvaluationVerdict, share_text, with_interval
 
 
 def decided(num_accepted, num_wrong, max_error=0.01):
@@ -19,7 +19,7 @@ def decided(num_accepted, num_wrong, max_error=0.01):
 
 def verdict(decisions, *, part="test", num_images=600, num_right=590, nothing_accepted=None):
     interval = wilson_interval(num_right, num_images)
-    return Verdict(part, num_images, num_right, interval, decisions, nothing_accepted)
+    return EvaluationVerdict(part, num_images, num_right, interval, decisions, nothing_accepted)
 
 
 PROMISED = "budget 1 %, kept on average over models, not by each one"
@@ -96,12 +96,12 @@ def test_images_that_the_thresholds_were_chosen_on_say_nothing_of_the_budget():
 def test_a_verdict_is_read_from_the_document_of_an_evaluation():
     whole = verdict(decided(412, 3), part="all", nothing_accepted=NothingAccepted(47, 0.01, 99, 0.03))
 
-    found = Verdict.from_json(asdict(whole) | {"more": "is ignored"})
+    found = EvaluationVerdict.from_json(asdict(whole) | {"more": "is ignored"})
 
     assert found == whole
     assert found.sentences[0].startswith("590 of 600 images right")
     with pytest.raises(TypeError):
-        Verdict.from_json(asdict(whole) | {"decisions": {"max_error": 0.01}})  # of an earlier release
+        EvaluationVerdict.from_json(asdict(whole) | {"decisions": {"max_error": 0.01}})  # of an earlier release
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli.demo.line import Story
+from orchestrator.cli.demo.line import DemoRun
 from orchestrator.cli.demo.line_report import report_story
 from orchestrator.contract.lines.answers import Answer
 from orchestrator.demo.accounts import account
@@ -20,9 +20,9 @@ ANSWERS = [
 CARDS = [Card("harbour", False, b""), Card("north", True, b""), Card("east", False, b"")]
 
 
-def make_story(answers: list[Answer]) -> Story:
+def make_story(answers: list[Answer]) -> DemoRun:
     items = [f"card-{number}" for number in (1, 2, 3)]
-    return Story(
+    return DemoRun(
         cards=CARDS,
         plan=BeltPlan("card", 1000, 1000),
         samples=[Sample(answer.item, number, number, number + 0.02, answer) for number, answer in enumerate(answers)],

@@ -4,17 +4,17 @@ import pytest
 
 from orchestrator.contract.jobs.rows import Row
 from orchestrator.jobs.where import parse_where
-from orchestrator.sheets.select import Selection, Wanted, select
+from orchestrator.sheets.select import SheetRows, Wanted, select
 from tests.support.manifests import answered, failed
 
 ROWS = [answered(f"{number}.jpg", "cat" if number % 10 else "dog") for number in range(100)] + [failed("broken.jpg")]
 
 
-def selected(rows: list[Row], **wanted: object) -> Selection:
+def selected(rows: list[Row], **wanted: object) -> SheetRows:
     return select(rows, len(rows), Wanted(**({"where": None, "by": None, "limit": 10} | wanted)))
 
 
-def groups_of(selection: Selection) -> dict[str, tuple[int, list[str]]]:
+def groups_of(selection: SheetRows) -> dict[str, tuple[int, list[str]]]:
     return {group.name: (group.num_fitting, [row.path for row in group.rows]) for group in selection.groups}
 
 
@@ -36,8 +36,8 @@ def test_all_rows_that_fit_a_filter_are_counted():
 
 
 def test_no_row_that_fits_gives_no_group():
-    assert selected(ROWS, where=parse_where("label=cow")) == Selection([], 0, 0)
-    assert selected([], by="label") == Selection([], 0, 0)
+    assert selected(ROWS, where=parse_where("label=cow")) == SheetRows([], 0, 0)
+    assert selected([], by="label") == SheetRows([], 0, 0)
 
 
 def test_groups_share_the_limit_and_show_their_first_rows():

@@ -4,16 +4,20 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from orchestrator.contract.errors import UsageError
-from orchestrator.contract.webhooks.target import DeliveryError, Target, check_target, parse_target, resolve
+from orchestrator.contract.webhooks.target import DeliveryError, WebhookTarget, check_target, parse_target, resolve
 
 
 @pytest.mark.parametrize(
     ("url", "target", "shown"),
     [
-        ("https://hooks.example.com/a/b?token=x", Target("https", "hooks.example.com", 443, "/a/b?token=x"), None),
-        ("http://example.com", Target("http", "example.com", 80, "/"), "http://example.com"),
-        ("HTTPS://Example.com:8443/x", Target("https", "example.com", 8443, "/x"), "https://example.com:8443"),
-        ("https://[2001:db8::1]:444/", Target("https", "2001:db8::1", 444, "/"), "https://[2001:db8::1]:444"),
+        (
+            "https://hooks.example.com/a/b?token=x",
+            WebhookTarget("https", "hooks.example.com", 443, "/a/b?token=x"),
+            None,
+        ),
+        ("http://example.com", WebhookTarget("http", "example.com", 80, "/"), "http://example.com"),
+        ("HTTPS://Example.com:8443/x", WebhookTarget("https", "example.com", 8443, "/x"), "https://example.com:8443"),
+        ("https://[2001:db8::1]:444/", WebhookTarget("https", "2001:db8::1", 444, "/"), "https://[2001:db8::1]:444"),
     ],
 )
 def test_a_url_has_a_scheme_host_port_and_path(url, target, shown):

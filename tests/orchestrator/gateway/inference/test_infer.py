@@ -12,7 +12,7 @@ import pytest
 from orchestrator.contract.errors import PushRefusedError
 from orchestrator.contract.lines.answers import Answer
 from orchestrator.gateway.inference.infer import Push, push_all, push_until_predicted
-from orchestrator.gateway.inference.targets import Target
+from orchestrator.gateway.inference.targets import InferenceTarget
 from orchestrator.gateway.problems import ProblemError
 from orchestrator.gateway.waiters import Waiters
 from orchestrator.lines.request import PushOptions
@@ -118,7 +118,7 @@ def test_a_line_answers_also_what_was_late():
 def test_a_timeout_is_the_deadline_and_without_one_a_lower_priority_waits_longer(
     timeout_us, priority, of_model, of_line
 ):
-    model, line = Target("m", "", "@m", "m", None), Target("post", "", "post", None, None)
+    model, line = InferenceTarget("m", "", "@m", "m", None), InferenceTarget("post", "", "post", None, None)
 
     assert model.deadline_s(timeout_us, priority) == of_model
     assert line.deadline_s(timeout_us, priority) == of_line
