@@ -28,7 +28,7 @@ from benchmarks.machine import describe_run, keep
 from benchmarks.spent import Command
 from benchmarks.stub_worker import answer_of, stub_environment
 from orchestrator.contract.jobs.rows import FORMATS
-from orchestrator.contract.ledger.ledger import JobRecord
+from orchestrator.contract.ledger.record import JobRecord
 from tests.support.images import grey_png
 from tests.support.published_models import publish_model
 from tests.support.server import running_server, wait_until

@@ -222,20 +222,6 @@ def published_output(output: Path) -> Iterator[Path]:
         sync(output.parent)
 
 
-def check_plain(folder: Path) -> None:
-    """See that a folder holds files and folders only, at any depth.
-
-    Raises:
-        ModelFormatError: it holds a link, a pipe, a device or a socket; none is followed or read.
-    """
-    for inner, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            mode = (path := Path(inner, name)).lstat().st_mode
-            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                kind = "a link" if stat.S_ISLNK(mode) else "no regular file"
-                raise ModelFormatError(f"{path} is {kind}; only plain files and folders are published")
-
-
 def copy_durably(source: Path, target: Path) -> None:
     """Copy what lies in folder `source` into the empty folder `target`, on the disk when this returns.
 

@@ -13,24 +13,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-from modeling.durable import check_plain, copy_durably, staging_folder
 from modeling.errors import ModelFormatError, ModelInUseError, ModelNameError, ModelNotFoundError
 from modeling.registry.aliases import LATEST, check_alias, is_alias, read_aliases, write_aliases
 from modeling.registry.card import CARD_FILE, WEIGHTS_FILE, ModelCard, read_checked
 from modeling.registry.version_folder import (
     DIGEST_FILE,
+    add_version,
+    check_plain,
     is_number,
     locked,
     published_digest,
-    record_digest,
+    remove_unpublished,
     remove_version,
     removed_numbers,
-    take_next_number,
     version_numbers,
 )
 
 _ENGINES = ".engines"
-_PUBLISHING = ".publishing-"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 
 
@@ -248,23 +247,14 @@ class ModelStore:
             for version in self._versions(name):
                 if version.digest == digest:
                     return version
-            with staging_folder(folder, _PUBLISHING) as copy:
-                copy_durably(staged, copy)
-                record_digest(copy, digest)
-                confirm()
-                number = take_next_number(copy, folder)
+            number = add_version(staged, digest, folder, confirm=confirm)
         return ModelVersion(name, number, digest, folder / str(number))
 
     def remove_unpublished(self, *, dry_run: bool, size_of: Callable[[Path], int]) -> Iterator[int]:
         """Remove the copies of models whose publication was killed; the size of each. dry_run: only find them."""
         for folder in sorted(self.root.iterdir()) if self.root.is_dir() else ():
-            if not folder.is_dir() or not any(folder.glob(f"{_PUBLISHING}*")):
-                continue
-            with locked(folder):
-                for copy in folder.glob(f"{_PUBLISHING}*"):
-                    yield size_of(copy)
-                    if not dry_run:
-                        shutil.rmtree(copy, ignore_errors=True)
+            if folder.is_dir():
+                yield from remove_unpublished(folder, dry_run=dry_run, size_of=size_of)
 
     def remove(self, version: ModelVersion) -> None:
         """Remove a version: first its name, then its files; its number is never used again.

@@ -9,15 +9,18 @@ import fcntl
 import os
 import re
 import shutil
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from modeling.durable import sync, write_durable
+from modeling.durable import copy_durably, staging_folder, sync, write_durable
+from modeling.errors import ModelFormatError
 from modeling.registry.card import CARD_FILE, REPORT_FILE
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 _REMOVED = ".removed-"
+_PUBLISHING = ".publishing-"
 _TITLE = re.compile(rb"<title>[^<]*( \xe2\x80\x93 Pigeonhole report</title>)")  # as modeling/report/templates has it
 _HEADING = re.compile(rb"<h1>[^<]*</h1>")
 DIGEST_FILE = ".sha256"
@@ -35,6 +38,20 @@ def locked(folder: Path) -> Iterator[None]:
     with open(folder / ".lock", "ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def check_plain(folder: Path) -> None:
+    """See that a folder holds files and folders only, at any depth.
+
+    Raises:
+        ModelFormatError: it holds a link, a pipe, a device or a socket; none is followed or read.
+    """
+    for inner, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            mode = (path := Path(inner, name)).lstat().st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                kind = "a link" if stat.S_ISLNK(mode) else "no regular file"
+                raise ModelFormatError(f"{path} is {kind}; only plain files and folders are published")
 
 
 def record_digest(version: Path, digest: str) -> None:
@@ -60,7 +77,30 @@ def removed_numbers(folder: Path) -> list[int]:
     return _numbers(folder, _REMOVED)
 
 
-def take_next_number(copy: Path, folder: Path) -> int:
+def add_version(staged: Path, digest: str, folder: Path, *, confirm: Callable[[], None]) -> int:
+    """Copy the model in folder `staged` to the next unused number of the model's folder, and return it.
+
+    confirm: called just before the version becomes visible; may raise.
+    """
+    with staging_folder(folder, _PUBLISHING) as copy:
+        copy_durably(staged, copy)
+        record_digest(copy, digest)
+        confirm()
+        return _take_next_number(copy, folder)
+
+
+def remove_unpublished(folder: Path, *, dry_run: bool, size_of: Callable[[Path], int]) -> Iterator[int]:
+    """Remove the copies that killed publications have left; the size of each. dry_run: only find them."""
+    if not any(folder.glob(f"{_PUBLISHING}*")):
+        return
+    with locked(folder):
+        for copy in folder.glob(f"{_PUBLISHING}*"):
+            yield size_of(copy)
+            if not dry_run:
+                shutil.rmtree(copy, ignore_errors=True)
+
+
+def _take_next_number(copy: Path, folder: Path) -> int:
     """Rename `copy`, a complete version, to the next unused number; tries again if another machine takes it first.
 
     Its report is called by its name and number.

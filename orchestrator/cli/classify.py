@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from orchestrator.contract.jobs.job_folder import JobFolder
     from orchestrator.contract.jobs.merge_plan import PlanFacts
     from orchestrator.contract.jobs.requests import MaxFailures
-    from orchestrator.contract.ledger.ledger import JobRecord
+    from orchestrator.contract.ledger.record import JobRecord
     from orchestrator.contract.settings import Settings
     from orchestrator.jobs.forecast import Forecast, Share
     from orchestrator.jobs.lister import OnListing

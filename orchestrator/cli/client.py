@@ -12,7 +12,8 @@ from orchestrator.cli.speaking import doing
 from orchestrator.contract.errors import UnavailableError
 
 if TYPE_CHECKING:
-    from orchestrator.contract.ledger.ledger import JobRecord, Ledger
+    from orchestrator.contract.ledger.ledger import Ledger
+    from orchestrator.contract.ledger.record import JobRecord
     from orchestrator.contract.settings import Settings
     from orchestrator.jobs.prepare import PreparedTrain
     from orchestrator.jobs.specs import EvaluateSpec, TrainSpec

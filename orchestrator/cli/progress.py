@@ -18,7 +18,7 @@ from orchestrator.cli.output import duration, on_interrupt, print_message
 from orchestrator.cli.speaking import doing
 from orchestrator.contract.errors import ExitCode
 from orchestrator.contract.jobs.job_folder import JobFolder
-from orchestrator.contract.ledger.ledger import JobRecord
+from orchestrator.contract.ledger.record import JobRecord
 from orchestrator.contract.settings import Settings
 from orchestrator.contract.shown import printable
 from orchestrator.jobs.follow import JobSnapshot, all_failed, describe, describe_event, follow, share_done, warnings

@@ -10,7 +10,7 @@ from modeling.registry.card import REPORT_FILE
 from modeling.registry.store import ModelStore, ModelVersion
 from orchestrator.cli.output import print_json, print_line, print_message
 from orchestrator.contract.errors import IntegrityError
-from orchestrator.contract.ledger.ledger import JobRecord
+from orchestrator.contract.ledger.record import JobRecord
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.follow import to_json
 

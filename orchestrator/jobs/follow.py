@@ -15,7 +15,8 @@ from orchestrator.contract.errors import ExitCode, PigeonholeError
 from orchestrator.contract.jobs.job_folder import JobFolder, Outcome, active_jobs
 from orchestrator.contract.jobs.listing import count_shards, read_facts
 from orchestrator.contract.jobs.requests import AnyJobRequest, ClassifyRequest, TrainJobRequest
-from orchestrator.contract.ledger.ledger import JobRecord, Ledger
+from orchestrator.contract.ledger.ledger import Ledger
+from orchestrator.contract.ledger.record import JobRecord
 from orchestrator.contract.ledger.stages import STAGES
 from orchestrator.contract.queues import CLASSIFY, QUEUE_OF_KIND
 from orchestrator.contract.settings import Settings

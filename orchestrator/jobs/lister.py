@@ -9,8 +9,9 @@ from orchestrator.contract.jobs.history import note
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.listing import ListingFacts, ListingWriter, SourceFacts
 from orchestrator.contract.jobs.requests import ClassifyRequest
-from orchestrator.contract.ledger.ledger import FINAL_STATES, LISTER_LEASE_S, Ledger
+from orchestrator.contract.ledger.ledger import LISTER_LEASE_S, Ledger
 from orchestrator.contract.ledger.periodic_call import PeriodicCall
+from orchestrator.contract.ledger.record import FINAL_STATES
 from orchestrator.contract.queues import CLASSIFY, FINALIZE
 from orchestrator.contract.server import SERVER_ERRORS
 from orchestrator.jobs.sources import Source

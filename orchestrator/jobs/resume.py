@@ -22,7 +22,7 @@ from orchestrator.contract.jobs.requests import (
     MaxFailures,
 )
 from orchestrator.contract.jobs.restore import Restored, enter_restored, output_of, read_folder
-from orchestrator.contract.ledger.ledger import JobRecord
+from orchestrator.contract.ledger.record import JobRecord
 from orchestrator.contract.ledger.words import PAUSED_BY
 from orchestrator.contract.queues import FINALIZE, QUEUE_OF_KIND
 from orchestrator.contract.server import SERVER_ERRORS

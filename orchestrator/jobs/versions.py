@@ -7,8 +7,9 @@ from orchestrator.contract.errors import PigeonholeError, UnavailableError
 from orchestrator.contract.jobs.history import note, operator
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.job_version import JobVersion, write_changed
-from orchestrator.contract.ledger.ledger import JobRecord, Ledger
+from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.ledger.live_workers import WorkerRecord
+from orchestrator.contract.ledger.record import JobRecord
 from orchestrator.contract.queues import QUEUE_OF_KIND
 
 _HAVE_WORK = ("queued", "running", "paused")  # any version publishes a job whose work is done

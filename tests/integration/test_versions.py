@@ -15,7 +15,8 @@ from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.job_version import begin_with, begun_with, written_version
 from orchestrator.contract.jobs.parts import part_path, read_trailer
 from orchestrator.contract.jobs.restore import restore_job
-from orchestrator.contract.ledger.ledger import Claim, JobRecord, Ledger
+from orchestrator.contract.ledger.ledger import Claim, Ledger
+from orchestrator.contract.ledger.record import JobRecord
 from orchestrator.contract.ledger.turns import Barred, Turn
 from orchestrator.contract.messages import Doorbell
 from orchestrator.contract.release import Release, own_release

@@ -21,7 +21,8 @@ from click.testing import CliRunner
 from modeling.registry.store import ModelStore
 from orchestrator.cli import main
 from orchestrator.contract.jobs.job_folder import JobFolder, Outcome, all_jobs
-from orchestrator.contract.ledger.ledger import JobRecord, Ledger
+from orchestrator.contract.ledger.ledger import Ledger
+from orchestrator.contract.ledger.record import JobRecord
 from orchestrator.contract.queues import ALL_QUEUES, queue_key
 from orchestrator.contract.server import connect
 from orchestrator.contract.settings import Settings, get_settings

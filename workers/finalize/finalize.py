@@ -16,7 +16,8 @@ from orchestrator.contract.jobs.end import conclude, make_outcome, stopped_outco
 from orchestrator.contract.jobs.job_folder import JobFolder, Outcome
 from orchestrator.contract.jobs.parts import part_path
 from orchestrator.contract.jobs.requests import AnyJobRequest, ClassifyRequest, EvaluateJobRequest, TrainJobRequest
-from orchestrator.contract.ledger.ledger import FINALIZE_LEASE_S, JobRecord
+from orchestrator.contract.ledger.ledger import FINALIZE_LEASE_S
+from orchestrator.contract.ledger.record import JobRecord
 from orchestrator.contract.queues import CLASSIFY
 from workers.context import WorkerContext
 from workers.finalize.errors import PublishError, TransientDiskError, publishing_to

@@ -16,7 +16,7 @@ from orchestrator.contract.jobs.parts import part_path
 from orchestrator.contract.jobs.requests import ClassifyRequest
 from orchestrator.contract.jobs.rows import summary_path
 from orchestrator.contract.jobs.sidecar import sidecar_path
-from orchestrator.contract.ledger.ledger import JobRecord
+from orchestrator.contract.ledger.record import JobRecord
 from workers.finalize.errors import publishing_to
 from workers.finalize.join import Totals, join_parts
 from workers.finalize.lease import FinalizeLease

@@ -8,7 +8,7 @@ from orchestrator.contract.jobs.base import BaseFiles, sha256_of
 from orchestrator.contract.jobs.end import remove_unpublished
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.requests import ClassifyRequest
-from orchestrator.contract.ledger.ledger import JobRecord
+from orchestrator.contract.ledger.record import JobRecord
 from workers.finalize.errors import PublishError, publishing_to
 from workers.finalize.join import Joined, Totals, join_parts
 from workers.finalize.keep_base import keep_base

@@ -17,7 +17,7 @@ from orchestrator.contract.jobs.listing import ListingFacts, read_facts, read_so
 from orchestrator.contract.jobs.merge_plan import PlanFacts, read_plan_facts
 from orchestrator.contract.jobs.requests import ClassifyRequest
 from orchestrator.contract.jobs.rows import SUMMARY_VERSION
-from orchestrator.contract.ledger.ledger import JobRecord
+from orchestrator.contract.ledger.record import JobRecord
 from orchestrator.contract.ledger.stages import name_bound, stage_rates
 from workers.finalize.join import Joined, Totals
 

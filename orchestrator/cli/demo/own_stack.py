@@ -5,7 +5,7 @@ from pathlib import Path
 
 from orchestrator.cli.progress import follow_to_end
 from orchestrator.contract.errors import PigeonholeError, UsageError
-from orchestrator.contract.ledger.ledger import JobRecord
+from orchestrator.contract.ledger.record import JobRecord
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.submit import JobClient
 from orchestrator.stack.stack import Stack

@@ -17,7 +17,7 @@ from orchestrator.cli.output import (
 )
 from orchestrator.contract.errors import ExitCode
 from orchestrator.contract.jobs.job_folder import JobFolder
-from orchestrator.contract.ledger.ledger import FINAL_STATES, JobRecord
+from orchestrator.contract.ledger.record import FINAL_STATES, JobRecord
 from orchestrator.contract.settings import get_settings
 from orchestrator.jobs.delivery import describe_delivery
 from orchestrator.jobs.follow import describe_bound, exit_code, follow, read_record, show_job, to_json

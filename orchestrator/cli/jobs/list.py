@@ -10,7 +10,7 @@ from orchestrator.cli.jobs.options import list_options
 from orchestrator.cli.output import duration, print_json, print_message, print_table
 from orchestrator.contract.errors import IntegrityError, MessageError, NotFoundError
 from orchestrator.contract.jobs.job_folder import all_jobs
-from orchestrator.contract.ledger.ledger import JobRecord
+from orchestrator.contract.ledger.record import JobRecord
 from orchestrator.contract.settings import get_settings
 from orchestrator.jobs.delivery import describe_delivery, is_failing
 from orchestrator.jobs.follow import read_record, to_json

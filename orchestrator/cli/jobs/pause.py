@@ -11,7 +11,7 @@ from orchestrator.cli.client import open_client
 from orchestrator.cli.output import json_option, print_json, print_message
 from orchestrator.contract.errors import ExitCode
 from orchestrator.contract.jobs.job_folder import JobFolder
-from orchestrator.contract.ledger.ledger import FINAL_STATES
+from orchestrator.contract.ledger.record import FINAL_STATES
 from orchestrator.contract.settings import get_settings
 
 if TYPE_CHECKING:

@@ -73,7 +73,7 @@ def _submit(job: str, *, need_worker: bool) -> "tuple[JobClient, str]":
 def _follow(client: "JobClient | None", job: str) -> None:
     """Follow a job to its end. Exits with its code where it has no manifest."""
     from orchestrator.cli.progress import follow_to_end, print_end
-    from orchestrator.contract.ledger.ledger import FINAL_STATES
+    from orchestrator.contract.ledger.record import FINAL_STATES
     from orchestrator.contract.settings import get_settings
     from orchestrator.jobs.follow import exit_code, read_record
 

@@ -15,7 +15,7 @@ from orchestrator.cli.speaking import doing
 
 if TYPE_CHECKING:
     from orchestrator.contract.jobs.requests import MaxFailures
-    from orchestrator.contract.ledger.ledger import JobRecord
+    from orchestrator.contract.ledger.record import JobRecord
     from orchestrator.contract.settings import Settings
     from orchestrator.jobs.lister import OnListing
     from orchestrator.jobs.merging.changed import Changes

@@ -17,7 +17,7 @@ from orchestrator.cli.client import submit_and_follow
 from orchestrator.cli.output import json_option, print_json, print_line, print_table
 from orchestrator.cli.parameters import layout_option, notify_option, priority_option
 from orchestrator.contract.errors import IntegrityError
-from orchestrator.contract.ledger.ledger import JobRecord
+from orchestrator.contract.ledger.record import JobRecord
 from orchestrator.contract.ledger.words import Priority
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.follow import to_json

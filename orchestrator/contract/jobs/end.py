@@ -20,7 +20,7 @@ from orchestrator.contract.jobs.requests import AnyJobRequest, ClassifyRequest
 from orchestrator.contract.jobs.restore import output_of
 from orchestrator.contract.jobs.rows import summary_path
 from orchestrator.contract.jobs.sidecar import sidecar_path
-from orchestrator.contract.ledger.ledger import JobRecord
+from orchestrator.contract.ledger.record import JobRecord
 
 RESUMABLE = frozenset({"failed", "cancelled"})
 

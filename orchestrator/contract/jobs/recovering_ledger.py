@@ -13,7 +13,8 @@ from typing import TypeVar
 from orchestrator.contract.jobs.history import note, note_trouble
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.restore import restore_job, withdraw_job
-from orchestrator.contract.ledger.ledger import Claim, CommitResult, JobRecord, Ledger, Need, State
+from orchestrator.contract.ledger.ledger import Claim, CommitResult, Ledger, Need
+from orchestrator.contract.ledger.record import JobRecord, State
 from orchestrator.contract.ledger.turns import Barred, Turn
 from orchestrator.contract.ledger.words import PausedBy
 from orchestrator.contract.server import SERVER_ERRORS

@@ -16,7 +16,8 @@ from orchestrator.contract.jobs.requests import (
     fingerprint,
     ledger_fields,
 )
-from orchestrator.contract.ledger.ledger import Ledger, time_fields
+from orchestrator.contract.ledger.ledger import Ledger
+from orchestrator.contract.ledger.record import time_fields
 from orchestrator.contract.ledger.stages import add_seconds
 from orchestrator.contract.ledger.words import PAUSED_BY
 

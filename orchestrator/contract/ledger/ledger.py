@@ -7,17 +7,16 @@ one bit per shard, except for the few shards that are claimed at a time.
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from orchestrator.contract.errors import MessageError
 from orchestrator.contract.ledger.counts import COUNTS_KEY, FleetCounts
 from orchestrator.contract.ledger.deliveries import DUE_KEY, Deliveries
 from orchestrator.contract.ledger.live_workers import PREFIX, SWEEPER_KEY, WORKERS_KEY, LiveWorkers
+from orchestrator.contract.ledger.record import JobRecord, State, time_fields
 from orchestrator.contract.ledger.scripts import read_scripts
-from orchestrator.contract.ledger.stages import STAGES, Bound, name_bound
 from orchestrator.contract.ledger.turns import Turns
-from orchestrator.contract.ledger.words import PAUSED_BY, PausedBy
+from orchestrator.contract.ledger.words import PausedBy
 from orchestrator.contract.messages import JOB_ID
 from orchestrator.contract.queues import queue_key
 from orchestrator.contract.release import Release, own_release
@@ -30,10 +29,6 @@ ENDED_TTL_S = 24 * 3600  # an ended job's facts are on the disk; the ledger reme
 LISTER_LEASE_S = 30.0
 FINALIZE_LEASE_S = 30.0
 
-State = Literal[
-    "queued", "running", "paused", "finalizing", "succeeded", "partial", "failed", "cancelling", "cancelled", "unknown"
-]
-FINAL_STATES = frozenset({"succeeded", "partial", "failed", "cancelled"})
 CommitResult = Literal["committed", "already", "stale", "unknown"]
 Need = Literal["claim", "starving", "end", "lister", "look", "held", "rebuild", "nothing"]
 
@@ -46,46 +41,6 @@ class Claim:
     shard: int
     fence: int
     attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class JobRecord:
-    """What the ledger has of a job."""
-
-    job: str
-    kind: str
-    state: State
-    num_images: int = 0
-    num_done: int = 0
-    num_failed: int = 0
-    num_shards: int = 0
-    shards_done: int = 0
-    shards_given_up: int = 0
-    listed: bool = False
-    too_many_failures: bool = False
-    created_ms: int = 0
-    started_ms: int = 0
-    ended_ms: int = 0
-    progress: str = ""  # training: the last event as JSON
-    error: str = ""
-    result: str = ""
-    trouble: str = ""  # what keeps it from making progress now
-    paused_by: str = ""  # while it is paused: operator, storage, or both, with a comma
-    paused_reason: str = ""  # of one or both
-    paused_ms: int = 0
-    version: str = ""  # of Pigeonhole, that began it; workers of another leave it alone
-    model_format: int = 0  # of its model; 0: it needs none
-    run: int = 0  # how often it was resumed
-    worker_ms: int = 0  # that workers spent on a classify job, in turns that are over
-    stage_seconds: Mapping[str, float] = field(default_factory=dict)  # of the shards that are done
-
-    @property
-    def ended(self) -> bool:
-        return self.state in FINAL_STATES
-
-    @property
-    def bound(self) -> Bound | None:
-        return name_bound(self.stage_seconds)
 
 
 class Ledger:
@@ -201,30 +156,7 @@ class Ledger:
         Raises MessageError where what it has is none of ours.
         """
         values = cast(dict[str, str], self.client.hgetall(self._job(job)))
-        if not values:
-            return None
-        try:
-            numbers = {name: int(values.get(name, 0)) for name in _NUMBERS}
-            stage_seconds = {stage: int(values[f"{stage}_us"]) / 1e6 for stage in STAGES if f"{stage}_us" in values}
-        except ValueError as err:
-            raise MessageError(f"the server's record of job {job} cannot be read: {err}") from err
-        pauses = {by: values[f"paused_by_{by}"] for by in PAUSED_BY if f"paused_by_{by}" in values}
-        return JobRecord(
-            job=job,
-            kind=values.get("kind", ""),
-            state=cast(State, values.get("state", "unknown")),
-            listed=values.get("listed") == "1",
-            too_many_failures=values.get("too_many_failures") == "1",
-            progress=values.get("progress", ""),
-            error=values.get("error", ""),
-            result=values.get("result", ""),
-            trouble=values.get("trouble", ""),
-            version=values.get("version", ""),
-            paused_by=", ".join(pauses),
-            paused_reason="; ".join(pauses.values()),
-            stage_seconds=stage_seconds,
-            **numbers,
-        )
+        return JobRecord.of(job, values) if values else None
 
     def active(self) -> set[str]:
         return {job for job in cast(set[str], self.client.smembers(f"{PREFIX}:active")) if JOB_ID.fullmatch(job)}
@@ -346,14 +278,6 @@ class Ledger:
 
     def _run(self, script: str, keys: list[str], args: list[Any]) -> Any:
         return self._scripts[script](keys=keys, args=args)
-
-
-_NUMBERS = [each.name for each in fields(JobRecord) if each.type is int]
-
-
-def time_fields(seconds: Mapping[str, float]) -> dict[str, int]:
-    """Seconds by stage as fields of a job's hash: whole numbers, which add up exactly."""
-    return {f"{stage}_us": round(seconds[stage] * 1e6) for stage in STAGES if stage in seconds}
 
 
 def _ms(seconds: float) -> int:

@@ -11,7 +11,7 @@ from modeling.names import path_to_text
 from orchestrator.contract.errors import MessageError
 from orchestrator.contract.jobs.requests import Kind
 from orchestrator.contract.jobs.rows import Row
-from orchestrator.contract.ledger.ledger import State
+from orchestrator.contract.ledger.record import State
 from orchestrator.contract.ledger.words import Priority
 
 

@@ -11,8 +11,8 @@ import redis
 from orchestrator.contract.errors import ExitCode, NotFoundError
 from orchestrator.contract.jobs.job_folder import JobFolder, Outcome
 from orchestrator.contract.jobs.requests import EvaluateJobRequest, MaxFailures
-from orchestrator.contract.ledger.ledger import JobRecord
 from orchestrator.contract.ledger.live_workers import WorkerRecord
+from orchestrator.contract.ledger.record import JobRecord
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.follow import (
     JobSnapshot,

@@ -13,7 +13,7 @@ from orchestrator.contract.jobs.listing import read_facts, read_shard
 from orchestrator.contract.jobs.parts import part_path, read_trailer, write_part
 from orchestrator.contract.jobs.rows import FORMATS, summary_path
 from orchestrator.contract.jobs.sidecar import sidecar_path
-from orchestrator.contract.ledger.ledger import JobRecord
+from orchestrator.contract.ledger.record import JobRecord
 from tests.support.fakes import (
     PIN,
     FakeFinalizeLease,
