@@ -108,7 +108,7 @@ def main() -> int:
     parser.add_argument("--also", type=Path, action="append", default=[], help="folder of results; may be repeated")
     options = parser.parse_args()
     if not (options.home / "id").is_file():
-        print(f"error: {options.home} has no file `id`: it is no home, or it is not mounted", file=sys.stderr)
+        print(f"error: {options.home} has no file `id`: it is not a home, or it is not mounted", file=sys.stderr)
         return 2
     if options.target.exists():
         print(f"error: {options.target} exists; name a folder that does not", file=sys.stderr)

@@ -3,7 +3,7 @@
 Celery's pool starts its child when the parent has imported all that it needs, and the child then takes longer to import
 torch than for anything else before the first answer. So the parent's first step starts an interpreter that imports
 torch, and then waits for what `billiard` would have started it with: a program, and the descriptors that the program
-expects under their numbers. Only the first child comes about so; one that replaces it is started by `billiard`.
+expects under their numbers. Only the first pool child is started this way; `billiard` starts those that replace it.
 """
 
 import contextlib

@@ -24,7 +24,7 @@ SLICES_FILE = "slices.json"
 
 @dataclass(frozen=True)
 class Slice:
-    """Figures at the end of a slice. Memory in MB: resident, and of it what is no file's (`own`)."""
+    """Figures at the end of a slice. Memory in MB: resident, and of it what is not a file's (`own`)."""
 
     pushes: int
     seconds: float

@@ -139,7 +139,7 @@ def _entry(value: Any, path: Path) -> tuple[str, str]:
             return str(value), ""
         case [str() as identity, str() as name] if name:
             return name, identity
-    raise DataError(f"{path}: {value!r} is no label; labels must be {_KINDS}")
+    raise DataError(f"{path}: {value!r} is not a label; labels must be {_KINDS}")
 
 
 def _distinct(entries: Sequence[tuple[str, str]]) -> tuple[str, ...]:

@@ -91,7 +91,7 @@ class _Group:
     version: int
 
     def cpu(self) -> float | None:
-        """Cores' worth of time; None for `max` and -1, which are no limits."""
+        """Cores' worth of time; None for `max` and -1, which are not limits."""
         if self.version == 2:
             quota, _, period = self._read("cpu.max").partition(" ")
         else:

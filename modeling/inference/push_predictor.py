@@ -102,7 +102,7 @@ class PushPredictor:
     def predict(self, images: Sequence[Pixels], top_k: int) -> list[Prediction]:
         """One prediction for each image, in the smallest size that holds them, or in several batches of the largest.
 
-        Raises only what is no image's fault (`modeling.inference.bisection`).
+        Raises only what is not an image's fault (`modeling.inference.bisection`).
         """
         largest = self.sizes[-1]
         pieces = [images[start : start + largest] for start in range(0, len(images), largest)]

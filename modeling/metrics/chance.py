@@ -21,7 +21,7 @@ def wilson_interval(num_hits: int, num_trials: int) -> Interval:
         ValueError: no trials, or more hits than trials.
     """
     if not 0 <= num_hits <= num_trials or num_trials == 0:
-        raise ValueError(f"{num_hits} of {num_trials} is no share")
+        raise ValueError(f"{num_hits} of {num_trials} is not a share")
     share, z2 = num_hits / num_trials, _Z_95**2
     centre = share + z2 / (2 * num_trials)
     half = _Z_95 * math.sqrt(share * (1 - share) / num_trials + z2 / (4 * num_trials**2))

@@ -37,7 +37,7 @@ class EvaluationVerdict:
         """The verdict of an `evaluation.json`; other keys are ignored.
 
         Raises:
-            LookupError, TypeError: it is no evaluation of this release.
+            LookupError, TypeError: it is not an evaluation of this release.
         """
         decisions, nothing = document["decisions"], document.get("nothing_accepted")
         return cls(

@@ -26,7 +26,7 @@ def head_of(network: nn.Module, architecture: str) -> nn.Linear | nn.Conv2d:
     try:
         head = network.get_submodule(name)
     except AttributeError as err:
-        raise ArchitectureError(f"this network has no layer {name!r}, so it is no {architecture}") from err
+        raise ArchitectureError(f"this network has no layer {name!r}, so it is not {architecture}") from err
     assert isinstance(head, nn.Linear | nn.Conv2d), f"head {name} of {architecture} is a {type(head).__name__}"
     return head
 

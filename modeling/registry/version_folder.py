@@ -50,7 +50,7 @@ def check_plain(folder: Path) -> None:
         for name in (*folders, *files):
             mode = (path := Path(inner, name)).lstat().st_mode
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                kind = "a link" if stat.S_ISLNK(mode) else "no regular file"
+                kind = "a link" if stat.S_ISLNK(mode) else "not a regular file"
                 raise ModelFormatError(f"{path} is {kind}; only plain files and folders are published")
 
 

@@ -16,7 +16,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from modeling.data.images import Indices
 from modeling.errors import DataError
 from modeling.images.pixels import Pixels
+from modeling.images.progress import Emit
 from modeling.inference.classifier import Classifier
 from modeling.inference.engines.openvino_engine import OpenVinoEngine
 from modeling.networks.onnx_graph import write_graph
@@ -154,9 +154,7 @@ def _without_warnings() -> Iterator[None]:
         root.removeFilter(refuse)
 
 
-def add_int8(
-    model: Model, data: TrainingData, trained: TrainedNetwork, emit: Callable[[dict[str, Any]], None]
-) -> Model:
+def add_int8(model: Model, data: TrainingData, trained: TrainedNetwork, emit: Emit) -> Model:
     """Add the quantised network to the model if it is accurate enough; its card gets the figures in any case.
 
     Events: a `note` if it is kept, else a `warning`, with the figures.

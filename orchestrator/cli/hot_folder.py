@@ -28,7 +28,7 @@ from orchestrator.jobs.submit import JobClient
 from orchestrator.lines.client import LineClient
 
 _REDRAW_S = 0.2
-_LINE_EVERY_S = 60.0  # where standard error is no terminal
+_LINE_EVERY_S = 60.0  # where standard error is not a terminal
 
 
 @click.command("hotfolder")

@@ -57,7 +57,7 @@ def print_message(text: str, *, color: str | None = None, bold: bool | None = No
 
 
 def redraw_line(text: str = "") -> None:
-    """Replace the terminal's present line by `text`; does nothing where standard error is no terminal."""
+    """Replace the terminal's present line by `text`; does nothing where standard error is not a terminal."""
     if sys.stderr.isatty():
         with speaking.output():
             click.echo(_CLEAR_LINE + printable(text), nl=False, err=True)

@@ -49,7 +49,7 @@ def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[str | Path], 
 
 
 def check_picture(picture: Path | None) -> None:
-    """Raises UsageError for a picture that is no PNG by its name."""
+    """Raises UsageError for a picture whose name does not end in .png."""
     if picture is not None and picture.suffix.lower() != PICTURE_SUFFIX:
         raise UsageError(f"{str(picture)!r} does not end in {PICTURE_SUFFIX}; the picture is a PNG")
 

@@ -117,7 +117,7 @@ def _checked(images: tuple[str, ...], item: str | None, pass_: int, deadline_ms:
 def _standard_input() -> bytes:
     data = sys.stdin.buffer.read(LARGEST_FILE_BYTES + 1)
     if len(data) > LARGEST_FILE_BYTES:
-        raise UsageError(f"standard input holds more than {LARGEST_FILE_BYTES} bytes: that is no image for a line")
+        raise UsageError(f"standard input holds more than {LARGEST_FILE_BYTES} bytes: that is not an image for a line")
     return data
 
 

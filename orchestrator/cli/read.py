@@ -103,7 +103,7 @@ def _say(found: "ReadPage", version: ModelVersion, page: str) -> None:
     labels = version.card().labels
     if others := [label for label in labels if not is_character(label)]:
         named = ", ".join(others[:_LABELS_NAMED]) + (", ..." if len(others) > _LABELS_NAMED else "")
-        text = f"{len(others)} of {len(labels)} labels of {version.ref} are no characters, and are written in brackets"
+        text = f"{len(others)} of {len(labels)} labels of {version.ref} are not characters, and are written in brackets"
         print_message(f"{text}: {named}", color="yellow")
     if not found.letters:
         print_message(f"no print was found on {page}", color="yellow")

@@ -54,7 +54,7 @@ def _read_evaluation(version: ModelVersion) -> Mapping[str, Any] | None:
         return None
     document = decode_json(data, str(path), error=IntegrityError)
     if not isinstance(document, dict):
-        raise IntegrityError(f"{path} is no evaluation")
+        raise IntegrityError(f"{path} is not an evaluation")
     return document
 
 

@@ -146,7 +146,7 @@ def _print_imported(made: "ImportedWeights") -> None:
 
 
 def _check_source(file: Path, published: dict[str, str]) -> None:
-    """Raises PigeonholeError for what is no file of weights, or holds those of a model published here."""
+    """Raises PigeonholeError for what is not a file of weights, or holds those of a model published here."""
     if not file.exists():
         raise NotFoundError(f"there is no {str(file)!r}; give a file of weights")
     if file.is_dir() and (file / CARD_FILE).exists():

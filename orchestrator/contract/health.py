@@ -85,7 +85,10 @@ _State = TypeVar("_State", ParentState, ChildState)
 
 
 def write_state(run_folder: Path, state: ParentState | ChildState) -> None:
-    """Put a state in the place of that before it, whole."""
+    """Put a state in the place of that before it, whole.
+
+    Not by `modeling.durable`, which imports pydantic and waits for the disk: what a power cut loses says nothing.
+    """
     path = run_folder / (PARENT_FILE if isinstance(state, ParentState) else CHILD_FILE)
     written = path.with_suffix(".new")
     written.write_text(json.dumps(asdict(state)), encoding="utf-8")

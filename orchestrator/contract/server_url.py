@@ -54,7 +54,7 @@ def redact(url: str) -> str:
 def parse_url(url: str) -> ServerUrl:
     """The parts of `url`.
 
-    Raises UsageError for what is no URL of a server; the message holds nothing of a user or a password.
+    Raises UsageError for what is not a URL of a server; the message holds nothing of a user or a password.
     """
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in SCHEMES:

@@ -70,7 +70,7 @@ def content_of(file: Path, what: str, advice: str = "") -> bytes:
     descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK)  # a pipe without a writer does not block
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode) and str(file) != os.devnull:
-            raise UsageError(f"{what} {str(file)!r} is no regular file{advice}")
+            raise UsageError(f"{what} {str(file)!r} is not a regular file{advice}")
         with open(descriptor, "rb", closefd=False) as opened:
             content = opened.read(_MOST_BYTES + 1)
     finally:

@@ -88,8 +88,8 @@ class GatewayContext:
 
 
 def check_roots(roots: tuple[Path, ...]) -> tuple[Path, ...]:
-    """The folders as absolute paths. Raises UsageError for what is no folder."""
+    """The folders as absolute paths. Raises UsageError for what is not a folder."""
     for root in roots:
         if not root.is_dir():
-            raise UsageError(f"--root {str(root)!r} is no folder")
+            raise UsageError(f"--root {str(root)!r} is not a folder")
     return tuple(root.resolve() for root in roots)

@@ -126,7 +126,7 @@ def check_options(options: GatewayOptions) -> None:
     try:
         ipaddress.ip_address(options.host)
     except ValueError as err:
-        raise UsageError(f"--host {options.host!r} is no address, such as 127.0.0.1") from err
+        raise UsageError(f"--host {options.host!r} is not an address, such as 127.0.0.1") from err
     if (options.certificate is None) != (options.key is None):
         raise UsageError("--tls-cert and --tls-key belong together: name both, or none")
     if not is_loopback(options.host) and options.token_file is None:

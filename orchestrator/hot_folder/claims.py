@@ -195,7 +195,7 @@ def _key(name: str) -> str:
 def _read(result: Path) -> dict[str, Any]:
     facts = decode_json(result.read_bytes(), str(result), error=MessageError)
     if not isinstance(facts, dict) or not isinstance(facts.get("file"), str):
-        raise MessageError(f"{result} is no result of a hot folder; remove it, and the file is done again")
+        raise MessageError(f"{result} is not a result of a hot folder; remove it, and the file is done again")
     return facts
 
 

@@ -49,7 +49,7 @@ def open_hot_folder(path: Path) -> HotFolder:
     """
     path = Path(os.path.abspath(path))  # noqa: PTH100 links stay as the operator wrote them
     if not path.parent.is_dir():
-        raise UsageError(f"{str(path.parent)!r} is no folder; make it, or name another hot folder")
+        raise UsageError(f"{str(path.parent)!r} is not a folder; make it, or name another hot folder")
     try:
         path.mkdir(exist_ok=True)
         folder = HotFolder(path, _mark(path, secrets.token_hex(8), None))
@@ -75,7 +75,7 @@ def _mark(path: Path, id_: str, part: Part | None) -> str:
 def _read_marker(marker: Path) -> tuple[str, str | None]:
     value = decode_json(marker.read_bytes(), str(marker), error=UsageError)
     if not isinstance(value, dict) or not isinstance(value.get("hot_folder"), str):
-        raise UsageError(f"{marker} is no marker of a hot folder; remove it if nothing else needs it")
+        raise UsageError(f"{marker} is not a marker of a hot folder; remove it if nothing else needs it")
     return value["hot_folder"], value.get("part")
 
 

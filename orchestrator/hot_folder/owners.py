@@ -168,7 +168,7 @@ def _is_free(record: Path) -> bool:
 def _boot_of(content: bytes) -> str:
     """The machine and its start that a record names; empty where its lock says nothing."""
     with contextlib.suppress(ValueError, AttributeError):
-        return str(json.loads(content).get("boot", ""))
+        return str(json.loads(content).get("boot", ""))  # not by pydantic: half a record names no machine
     return ""
 
 

@@ -193,7 +193,7 @@ class Runner:
             self._require_jobs().start(claim)
 
     def _refuse(self, claim: Claim) -> None:
-        """End what is no file and no folder."""
+        """End what is neither a file nor a folder."""
         try:
             for name in claim.names():
                 self.ended(claim, name, bad("unreadable", "a link, a pipe or a device, which is not followed or read"))

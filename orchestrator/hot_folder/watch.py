@@ -97,7 +97,7 @@ class Watcher:
 
 
 def is_left_alone(name: str) -> bool:
-    """Whether a name says that this is no file of the user's, or not yet."""
+    """Whether a name says that this is not a file of the user's, or not yet."""
     return name.startswith((".", "~$")) or name.lower().endswith(UNFINISHED) or is_junk(name)
 
 

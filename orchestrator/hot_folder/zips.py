@@ -36,7 +36,7 @@ class _Archive(io.BufferedReader):
 def unpack(archive: Path, target: Path) -> int:
     """Unpack into `target`, an empty folder; returns the number of files.
 
-    Raises UsageError, which says why, where it is no ZIP, is encrypted or damaged, holds a link or a path that leads
+    Raises UsageError, which says why, where it is not a ZIP, is encrypted or damaged, holds a link or a path that leads
     elsewhere, or would become too large. OSError where the disk refuses.
     """
     try:
@@ -71,7 +71,7 @@ def unpack(archive: Path, target: Path) -> int:
 
 
 def _checked(member: zipfile.ZipInfo) -> tuple[str, ...]:
-    """The parts of a member's path. Raises UsageError where it is no plain file below the target."""
+    """The parts of a member's path. Raises UsageError where it is not a plain file below the target."""
     mode = member.external_attr >> 16
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
         raise UsageError(f"the ZIP holds {member.filename!r}, a link or no plain file")

@@ -41,7 +41,7 @@ def choose_data(data: Path) -> Path:
 def open_to_train(data: Sequence[Path], layout: Layout | None, roots: Roots | None = None) -> "Dataset":
     """Data sets to train on, joined; opens no image file.
 
-    Raises DataError where it is no data set, or its list of images shows that it cannot be trained on,
+    Raises DataError where it is not a data set, or its list of images shows that it cannot be trained on,
     OutsideRootsError where that list leads out of `roots`.
     """
     from modeling.data.forms.joined import open_datasets  # numpy: only where labelled data is read

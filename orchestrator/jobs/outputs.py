@@ -56,7 +56,7 @@ def check_resumed_folder(output: Path) -> None:
 
 
 def _job_of(summary: Path) -> str:
-    """The job that a summary is of; empty where it is no summary."""
+    """The job that a summary is of; empty where it is not a summary."""
     with contextlib.suppress(OSError, ValueError, AttributeError, RecursionError):
         return str(json.loads(summary.read_bytes()).get("job") or "")
     return ""

@@ -59,7 +59,7 @@ class JobIndex:
         self._changed_ns = -1  # when the folder had changed last, where that was long before it was read
 
     def page(self, ledger: Ledger | None, query: JobQuery) -> JobsPage:
-        """Raises UsageError where the cursor is no job's id."""
+        """Raises UsageError where the cursor is not a job's id."""
         keys = sorted(map(_key, active_jobs(self._settings))) if query.active else self._all()
         end = len(keys) if query.cursor is None else bisect_left(keys, _key(_checked(query.cursor)))
         chosen: list[str] = []

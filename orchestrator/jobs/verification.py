@@ -224,6 +224,7 @@ class _Verifier:
                     break
                 lines.append(line)
         try:
+            # Not by pydantic: what was changed in the file is said key by key.
             head: dict[str, Any] = json.loads("".join(lines).rstrip().removesuffix(",") + "}")
         except (ValueError, RecursionError):
             return {}

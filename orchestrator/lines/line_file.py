@@ -30,7 +30,7 @@ def parse_share(text: str) -> float:
     except ValueError:
         share = -1.0
     if not 0 <= share <= 1:
-        raise UsageError(f"{text!r} is no share from 0 to 1, such as 1% or 0.01")
+        raise UsageError(f"{text!r} is not a share from 0 to 1, such as 1% or 0.01")
     return share
 
 

@@ -165,14 +165,14 @@ def check_item(item: str) -> str:
     try:
         size = len(text.encode())
     except UnicodeEncodeError as err:
-        raise ValueError(f"item {item!a} holds a surrogate, which is no text") from err
+        raise ValueError(f"item {item!a} holds a surrogate, which is not text") from err
     if not 1 <= size <= MOST_ITEM_BYTES:
         raise ValueError(f"an item's name is 1 to {MOST_ITEM_BYTES} bytes of UTF-8, not {size}: {text[:40]!r}")
     return text
 
 
 def check_pass(pass_: int) -> int:
-    """Raises ValueError or TypeError where it is no number of a pass."""
+    """Raises ValueError or TypeError where it is not a number of a pass."""
     if isinstance(pass_, bool) or not isinstance(pass_, int):
         raise TypeError(f"a pass is a whole number, not {pass_!r}")
     if not 1 <= pass_ <= MOST_PASSES:

@@ -24,7 +24,7 @@ WIDEST_LETTER_GAP_IN_TALLS = 0.55
 
 
 class PageError(PigeonholeError):
-    """An image that is no page of print."""
+    """An image that is not a page of print."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ def check_wanted(wanted: Wanted, manifest: SortedManifest, home: Path) -> None:
     folder, shown = wanted.folder, path_to_text(wanted.folder)
     above = os.path.dirname(folder)
     if os.path.lexists(folder) and not os.path.isdir(folder):
-        raise UsageError(f"the target {shown!r} is no folder; name another")
+        raise UsageError(f"the target {shown!r} is not a folder; name another")
     if not os.path.isdir(above):
         raise UsageError(f"there is no folder {path_to_text(above)!r} for the target; make it, or name another target")
     if _is_within(folder, str(home)):

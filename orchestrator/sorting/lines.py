@@ -145,7 +145,7 @@ def decode_head(line: bytes, journal: str) -> Head:
     """The head of a journal. Raises MessageError where it is damaged or of another version."""
     value = decode_json(line, journal, error=MessageError)
     if not isinstance(value, dict) or value.get("pigeonhole_sort") != VERSION:
-        raise MessageError(f"{journal!r} is no journal of a sort of version {VERSION}")
+        raise MessageError(f"{journal!r} is not a journal of a sort of version {VERSION}")
     return validated(Head, value, f"{journal!r} is damaged", error=MessageError)
 
 

@@ -62,7 +62,9 @@ def parse_gateway(text: str, token_file: Path | None, roots: tuple[Path, ...] = 
         address = str(ipaddress.ip_address(host.strip("[]") or "127.0.0.1"))
         number = int(port) if port.isascii() and port.isdigit() else 0
     except ValueError as err:
-        raise UsageError(f"--gateway {text!r} is no address; write ADDRESS:PORT, such as {GATEWAY_ADDRESS}") from err
+        raise UsageError(
+            f"--gateway {text!r} is not an address; write ADDRESS:PORT, such as {GATEWAY_ADDRESS}"
+        ) from err
     if not 0 < number < 1 << 16:
         raise UsageError(
             f"--gateway {text!r} has no port from 1 to 65535; write ADDRESS:PORT, such as {GATEWAY_ADDRESS}"

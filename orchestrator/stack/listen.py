@@ -74,7 +74,7 @@ def _address(text: str) -> tuple[str, int]:
         address = str(ipaddress.ip_address((found["six"] or found["four"]) if found else text))
     except ValueError as err:
         raise UsageError(
-            f"--listen {text!r} is no address; name one of this machine, such as {_example()}, with a port if "
+            f"--listen {text!r} is not an address; name one of this machine, such as {_example()}, with a port if "
             f"{DEFAULT_PORT} is taken: {_example()}:6380"
         ) from err
     port = int(found["port"] or DEFAULT_PORT) if found else DEFAULT_PORT

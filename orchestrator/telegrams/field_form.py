@@ -179,6 +179,6 @@ def _check_codes(settings: FieldSettings, what: str) -> None:
         widths = {width for layout in settings.telegrams.values() for each, width in layout.fields if each == name}
         for value, code in codes.items():
             if not code.isascii() or not code.isprintable() or code != code.strip() or not code:
-                raise UsageError(f"{what}: codes.{name}.{value!r}: {code!r} is no code of printable ASCII")
+                raise UsageError(f"{what}: codes.{name}.{value!r}: {code!r} is not a code of printable ASCII")
             if widths and len(code) > min(widths):
                 raise UsageError(f"{what}: codes.{name}.{value!r}: {code!r} is wider than its field, {min(widths)}")

@@ -16,7 +16,7 @@ class JsonForm:
     def decode(self, content: bytes) -> Telegram:
         """See `Form.decode`."""
         try:
-            value = json.loads(content)
+            value = json.loads(content)  # not by pydantic: `checked` holds for each form of telegrams
         except (ValueError, RecursionError) as err:
             raise TelegramError(f"not JSON ({err})") from err
         if not isinstance(value, dict):

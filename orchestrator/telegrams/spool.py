@@ -85,6 +85,7 @@ class Spool:
 
     def _read(self, number: int) -> tuple[int, Facts, dict[str, Any] | None]:
         try:
+            # Not by pydantic: only this program writes here, and half a file counts as none.
             value = json.loads(self._path(number, _ANSWER).read_bytes())
             return number, Facts(**value["facts"]), dict(value["values"])
         except FileNotFoundError:
@@ -105,6 +106,7 @@ class Spool:
         return self._folder / f"{number:012d}{kind}"
 
     def _write(self, number: int, kind: str, data: bytes) -> None:
+        """Not by `modeling.durable`, which would wait for the disk at each item; no other process writes here."""
         temporary = self._path(number, _TEMPORARY)
         temporary.write_bytes(data)
         temporary.rename(self._path(number, kind))

@@ -255,7 +255,7 @@ def test_a_job_of_real_workers_is_told_and_shown(running_cluster: Cluster, tmp_p
 @pytest.mark.parametrize(
     ("url", "error"),
     [
-        ("http://127.0.0.1:9/x?token=s3cret", "127.0.0.1 is no public address"),
+        ("http://127.0.0.1:9/x?token=s3cret", "127.0.0.1 is not a public address"),
         ("http://user:s3cret@example.com/", "holds no user and password"),
         ("gopher://example.com/", "begins with https://"),
     ],

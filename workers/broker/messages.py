@@ -63,7 +63,7 @@ class _Ping(_Record):
 def read_doorbell(queue: str, data: bytes) -> bytes:
     """The message that Celery gets for the doorbell `data` of `queue`.
 
-    Raises MessageError where it is no doorbell of this queue.
+    Raises MessageError where it is not a doorbell of this queue.
     """
     if queue not in ALL_QUEUES:
         raise MessageError("it is in no queue of ours")

@@ -136,7 +136,7 @@ def _lines(path: Path, start: int) -> Iterator[tuple[int, _Kept]]:
 def _kept(line: bytes) -> _Kept | None:
     """What the bounds need of a line; None where a process died while it wrote it."""
     try:
-        value = json.loads(line)
+        value = json.loads(line)  # not by pydantic: a line an image, and half a line counts as none
         kept = _Kept(str(value["file"]), -(-int(value["size"]) // _BLOCK) * _BLOCK, int(value["kept_ms"]))
     except (ValueError, TypeError, KeyError):
         return None

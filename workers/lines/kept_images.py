@@ -62,7 +62,7 @@ class KeptImage:
             value = json.loads(line)
             value["pass_"] = value.pop("pass")
         except (ValueError, TypeError, KeyError, AttributeError) as err:
-            raise MessageError(f"this is no line of an index of kept images: {line[:80]!r}") from err
+            raise MessageError(f"this is not a line of an index of kept images: {line[:80]!r}") from err
         return validated(cls, value, "a kept image", error=MessageError)
 
 

@@ -274,6 +274,7 @@ class ServerLink:
     # Leases, capacity, counts
 
     def _keep_leases(self) -> None:
+        """Not by `PeriodicCall`: how often depends on the lines, which change, and errors are this link's trouble."""
         last_capacity = last_counts = 0.0
         while not self._stopped.wait(min([_CAPACITY_S, *(line.lease_ms / 3e3 for line in self.lines)])):
             try:

@@ -1,4 +1,4 @@
-"""Recognises the layouts of other tools' data sets, which are no folders of classes, and says what to do with them."""
+"""Recognises the layouts of other tools' data sets, which are not folders of classes, and says what to do with them."""
 
 import os
 import re

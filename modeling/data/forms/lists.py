@@ -108,7 +108,7 @@ def _manifest_entries(opened: ListFile, root: Path) -> tuple[list[_Entry], list[
         if reason == "unknown":
             raise DataError(
                 f"{opened.place(number)}: the status is {fields.get('status', '')!r}, not ok or error, as rows of a "
-                "manifest have it; give a corrected_label, or if this is no manifest, rename its column status"
+                "manifest have it; give a corrected_label, or if this is not a manifest, rename its column status"
             )
         used[reason] += 1
         if reason in ("corrected", "model"):

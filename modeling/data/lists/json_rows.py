@@ -163,7 +163,7 @@ def _predictions(values: _Values) -> Iterator[Any]:
     values.skip("}")
     if not found:
         raise DataError(
-            f"{values.path} is no manifest: it has no array predictions; a list is an array of objects, or a .jsonl"
+            f"{values.path} is not a manifest: it has no array predictions; a list is an array of objects, or a .jsonl"
         )
 
 

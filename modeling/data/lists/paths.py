@@ -16,7 +16,7 @@ def read_paths(file: IO[bytes], name: str) -> Iterator[str]:
     """One path a line; where a NUL byte comes before the first end of a line (`find -print0`), one path a NUL.
 
     Raises:
-        DataError: the file is no list of paths; `name` is what it is called.
+        DataError: the file is not a list of paths; `name` is what it is called.
     """
     chunks = _chunks(file)
     rest = _start(chunks, name)

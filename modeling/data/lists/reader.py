@@ -54,7 +54,7 @@ def open_list_file(path: Path, wanted: frozenset[str] = ALL_COLUMNS) -> ListFile
     """Open the list at `path` by its suffix, and read its first row.
 
     Raises:
-        DataError: the file cannot be read, is no list, or has no column for paths; reading its rows raises it, too.
+        DataError: the file cannot be read, is not a list, or has no column for paths; reading its rows raises it, too.
     """
     records, headings, heading_line = _records(path)
     if not headings:
@@ -175,7 +175,7 @@ def _place(path: Path, number: int) -> str:
 
 
 def _abbreviated(headings: tuple[str, ...], limit: int = 12, length: int = 40) -> str:
-    """Headings as text that can always be printed; a file that is no list may hold anything."""
+    """Headings as text that can always be printed; a file that is not a list may hold anything."""
     shown = [repr(path_to_text(heading[:length])) for heading in headings[:limit]]
     more = f" and {len(headings) - limit} more" if len(headings) > limit else ""
     return ", ".join(shown) + more

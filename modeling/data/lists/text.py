@@ -22,7 +22,7 @@ def open_text(path: Path) -> TextIO:
     """The text of a list. Bytes that are not UTF-8 survive, as they may be part of a file name.
 
     Raises:
-        DataError: the file cannot be read, or is no text.
+        DataError: the file cannot be read, or is not text.
     """
     try:
         file = path.open("rb")
@@ -79,7 +79,7 @@ class Lines:
         self.pending += len(line)
         if self.pending > MAX_CHARS:
             raise DataError(
-                f"{self._path}, line {self.number}: a row of more than {MAX_CHARS:,} characters; the file is no list, "
-                "or a quote in it is not closed"
+                f"{self._path}, line {self.number}: a row of more than {MAX_CHARS:,} characters; the file is not a "
+                "list, or a quote in it is not closed"
             )
         return line

@@ -167,7 +167,9 @@ def _flattened(source: str, loaded: Mapping[Any, Any]) -> SavedTensors:
             if not isinstance(key, str):
                 continue
             if len(name) > _LONGEST_NAME:
-                raise ModelFormatError(f"{source}: a tensor's name has {len(name):,} characters; it is no state dict")
+                raise ModelFormatError(
+                    f"{source}: a tensor's name has {len(name):,} characters; it is not a state dict"
+                )
             if isinstance(value, Tensor):
                 tensors[name], groups[name] = value, group
             elif isinstance(value, Mapping) and depth < _DEPTH and id(value) not in seen:

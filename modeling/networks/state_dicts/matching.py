@@ -43,7 +43,7 @@ def match_state(
 
     Raises:
         ArchitectureError: tensors are missing, unknown or of other shapes.
-        ModelFormatError: tensors that are no plain numbers.
+        ModelFormatError: tensors that are not plain numbers.
     """
     known = get_architecture(architecture)
     own: State = network.state_dict()

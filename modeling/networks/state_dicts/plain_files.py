@@ -69,7 +69,7 @@ def file_sha256(path: Path) -> str:
     """Hex digest of a regular file.
 
     Raises:
-        ModelFormatError: it is no regular file, or cannot be read.
+        ModelFormatError: it is not a regular file, or cannot be read.
     """
     with open_plain(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

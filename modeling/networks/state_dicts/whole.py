@@ -54,7 +54,7 @@ def whole_state(file: Path, architecture: str | None = None, key: str | None = N
     if known.image_size is None:
         raise ArchitectureError(
             f"{file}: weights of {known.name} fit images of one size and kind alone, which the file does not say; "
-            "they are no weights to start other networks from"
+            "they are not weights to start other networks from"
         )
     preprocessing = default_preprocessing(known)
     selection = select_for(blank_network(known.name, preprocessing, _ANY_CLASSES), known.name, saved, needs_head=False)

@@ -60,6 +60,6 @@ class BudgetClock:
 def _seconds_in(path: Path) -> float:
     """What an earlier attempt has noted; 0 where that cannot be read."""
     try:
-        return float(json.loads(path.read_bytes())["spent_s"])
+        return float(json.loads(path.read_bytes())["spent_s"])  # not by pydantic: half a note counts as none
     except (OSError, ValueError, KeyError, TypeError):
         return 0.0

@@ -23,7 +23,7 @@ def _label_and_bins(text: str) -> tuple[str, list[str]]:
     """A label may hold an equals sign, a bin may not."""
     label, separator, bins = text.rpartition("=")
     if not separator or not label or not bins:
-        raise UsageError(f"{text!r} is no LABEL=BIN or LABEL=BIN,BIN2, such as owl=3 or owl=3,4")
+        raise UsageError(f"{text!r} is not LABEL=BIN or LABEL=BIN,BIN2, such as owl=3 or owl=3,4")
     return label, parse_bins(bins)
 
 

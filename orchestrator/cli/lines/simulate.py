@@ -41,7 +41,7 @@ MOST_IMAGES = 100_000  # of the folder: more are not looked at
 OPENING_S = 120.0  # a worker that has just started imports its libraries, then loads and warms the model
 _LOOK_TIMEOUT_S = 1.0
 _POLL_S = 0.2
-_LINE_EVERY_S = 10.0  # where standard error is no terminal
+_LINE_EVERY_S = 10.0  # where standard error is not a terminal
 
 
 @click.command("simulate")
@@ -107,7 +107,7 @@ def simulate_line(line: str, images: str, plot: Path | None, burst: bool, as_jso
 def _find_images(images: str) -> list[Path]:
     """Raises NotFoundError and UsageError where there is none."""
     if images == "-":
-        raise UsageError("--images - is no folder; name one")
+        raise UsageError("--images - is not a folder; name one")
     source = open_source(images, SourceOptions())
     paths = [Path(source.root, path) for path in islice(source.paths, MOST_IMAGES)]
     if not paths:

@@ -91,7 +91,7 @@ def _show_evaluation(settings: Settings, record: JobRecord, as_json: bool) -> No
         try:
             print_figures(figures)
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as err:
-            raise IntegrityError(f"{path} is no evaluation of this release: {err!r}") from err
+            raise IntegrityError(f"{path} is not an evaluation of this release: {err!r}") from err
         print_line()
         print_line(f"report  {folder / 'report.html'}")
 

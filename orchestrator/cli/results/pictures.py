@@ -24,7 +24,9 @@ def way_to_show() -> "Way | None":
     from orchestrator.sheets.terminal import way_of
 
     if not sys.stdout.isatty():
-        print_message("standard output is no terminal, so there are no pictures; `results sheet` writes them to a file")
+        print_message(
+            "standard output is not a terminal, so there are no pictures; `results sheet` writes them to a file"
+        )
         return None
     way = way_of(os.environ, encoding=getattr(sys.stdout, "encoding", None) or "")
     if way is None:

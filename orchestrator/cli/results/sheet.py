@@ -74,7 +74,7 @@ def sheet(
 
 
 def _check_output(output: Path, published: Published, *, overwrite: bool) -> None:
-    """Raises UsageError for an output that is no page by its name, or that cannot be written."""
+    """Raises UsageError for an output whose name is not that of a page, or that cannot be written."""
     if output.suffix.lower() not in _SUFFIXES or target_of(output).suffix.lower() not in _SUFFIXES:
         raise UsageError(f"{str(output)!r} does not end in {' or '.join(_SUFFIXES)}; the sheet is a page of HTML")
     check_derived_file(output, published, overwrite=overwrite)

@@ -17,6 +17,7 @@ def read_incomplete(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
+        # Not by pydantic: one key says whether it is one; `results verify` checks the others.
         summary = json.loads(summary_path(path).read_bytes())
     except (OSError, ValueError, RecursionError):
         return None

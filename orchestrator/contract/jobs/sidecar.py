@@ -84,7 +84,7 @@ def parse_line(line: bytes, place: str) -> SidecarLine:
         as_read = None if size is None else (int(size), int(mtime_ns), record.get("sha256"))
         return SidecarLine(text_to_path(record["path"]), as_read, tuple(record.get("remarks", ())))
     except (ValueError, KeyError, TypeError, RecursionError) as err:
-        raise IntegrityError(f"{place} is no line of a sidecar: {err!r}") from err
+        raise IntegrityError(f"{place} is not a line of a sidecar: {err!r}") from err
 
 
 def _text(path: str, as_read: AsRead | None, remarks: Sequence[str]) -> str:

@@ -32,7 +32,7 @@ class FleetCounts:
         self._client.hincrby(COUNTS_KEY, name, number)
 
     def read(self) -> dict[str, int]:
-        """All counts by name; what is no number is left out."""
+        """All counts by name; what is not a number is left out."""
         found = cast(dict[str, str], self._client.hgetall(COUNTS_KEY))
         return {name: int(value) for name, value in found.items() if value.isdecimal()}
 

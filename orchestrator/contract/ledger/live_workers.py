@@ -189,7 +189,7 @@ def _record(worker: str, facts: Mapping[str, str], *, now: float, heartbeat: flo
     """
     since_s, num_images = now - float(facts.get("doing_since", now)), int(facts.get("num_images", 0))
     if not math.isfinite(since_s):
-        raise ValueError(f"{facts['doing_since']!r} is no time")
+        raise ValueError(f"{facts['doing_since']!r} is not a time")
     return WorkerRecord(
         worker=worker,
         host=facts.get("host", "?"),

@@ -1,4 +1,4 @@
-"""The answer to a pushed image, and the reasons why it is no plain accept."""
+"""The answer to a pushed image, and the reasons why it is not a plain accept."""
 
 import json
 from dataclasses import dataclass, field, replace

@@ -60,13 +60,13 @@ class Segment:
         """Raises DamagedSegmentError, or FileNotFoundError where it was merged or has expired."""
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_size < FOOTER.size:
-                raise DamagedSegmentError(f"{path} is no file of answers: it is too short")
+                raise DamagedSegmentError(f"{path} is not a file of answers: it is too short")
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         view = memoryview(mapped)
         magic, num, hashes_at, names, first_ms, last_ms = FOOTER.unpack(view[-FOOTER.size :])
         offsets_at, names_at = hashes_at + 8 * num, hashes_at + 16 * num
         if magic != MAGIC or names_at + names + FOOTER.size != len(view):
-            raise DamagedSegmentError(f"{path} is no whole file of answers; its answers cannot be looked up")
+            raise DamagedSegmentError(f"{path} is not a whole file of answers; its answers cannot be looked up")
         page = hashes_at // mmap.PAGESIZE * mmap.PAGESIZE
         mapped.madvise(mmap.MADV_WILLNEED, page, offsets_at - page)  # a search on a cold disk would read page by page
         replaces = tuple(json.loads(bytes(view[names_at : names_at + names])))
@@ -169,9 +169,9 @@ def segment_names(folder: Path) -> list[str]:
 
 
 def _key_of(line: bytes) -> str | None:
-    """None where it is no record: a client that is none of ours may have given half of it."""
+    """None where it is not a record: a client that is none of ours may have given half of it."""
     try:
-        value = json.loads(line)
+        value = json.loads(line)  # not by pydantic: a line an item, and half a line counts as none
     except ValueError:
         return None
     return value.get("key") if isinstance(value, dict) else None
@@ -183,7 +183,7 @@ def combined(entries: Sequence[bytes]) -> bytes | None:
     A later record is what a client was told where neither the server nor a worker knew the first any more: no worker
     lived, or it was refused until its deadline.
     """
-    values = [json.loads(entry) for entry in entries]
+    values = [json.loads(entry) for entry in entries]  # not by pydantic: what is not asked for here is kept as it is
     records = [place for place, value in enumerate(values) if "bin" in value]
     if not records:
         return None

@@ -16,7 +16,7 @@ def parse_duration_ms(text: str) -> int:
     """Milliseconds of `500ms`, `2s`, `5m`, `12h`, `7d`. Raises UsageError."""
     match = re.fullmatch(rf"{_NUMBER}({'|'.join(_MS)})", text.strip(), re.ASCII)
     if not match:
-        raise UsageError(f"{text!r} is no duration; write a number with a unit: 500ms, 2s, 5m, 12h or 7d")
+        raise UsageError(f"{text!r} is not a duration; write a number with a unit: 500ms, 2s, 5m, 12h or 7d")
     return round(float(match[1]) * _MS[match[2]])
 
 
@@ -24,7 +24,7 @@ def parse_size(text: str) -> int:
     """Bytes of `1000`, `64kB`, `16MB`, `2GB`, and of `KiB`, `MiB`, `GiB`. Raises UsageError."""
     match = re.fullmatch(rf"{_NUMBER} ?({'|'.join(_BYTES)})", text.strip(), re.ASCII)
     if not match:
-        raise UsageError(f"{text!r} is no size; write bytes, or a number with a unit: 64kB, 16MB, 256MiB or 2GB")
+        raise UsageError(f"{text!r} is not a size; write bytes, or a number with a unit: 64kB, 16MB, 256MiB or 2GB")
     return round(float(match[1]) * _BYTES[match[2]])
 
 

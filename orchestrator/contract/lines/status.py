@@ -105,7 +105,7 @@ def _worker(name: bytes, capacity: bytes, facts: bytes, now_ms: int) -> WorkerOf
     shown = name.decode(errors="backslashreplace")
     try:
         until, ms_per_image, lead_ms = (float(value) for value in capacity.split()[:3])
-        decoded = json.loads(facts)
+        decoded = json.loads(facts)  # not by pydantic: shown as they are
     except ValueError:
         return WorkerOfLine(shown, alive=False, facts={"trouble": "its report cannot be read"})
     return WorkerOfLine(shown, until > now_ms, ms_per_image, lead_ms, decoded if isinstance(decoded, dict) else {})

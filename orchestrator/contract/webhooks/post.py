@@ -128,4 +128,4 @@ def _explain(err: Exception) -> str:
         return "the connection was cut"
     if isinstance(err, OSError):
         return err.strerror or type(err).__name__
-    return f"its answer is no HTTP ({type(err).__name__})"
+    return f"its answer is not HTTP ({type(err).__name__})"

@@ -97,7 +97,7 @@ def resolve(target: WebhookTarget, allowed: Sequence[Network]) -> list[Address]:
     for address in found:
         if not _is_allowed(address, allowed):
             raise DeliveryError(
-                f"webhook {target.shown}: {address} is no public address; if it is meant, add it to the setting "
+                f"webhook {target.shown}: {address} is not a public address; if it is meant, add it to the setting "
                 "notify_allow"
             )
     return found

@@ -9,7 +9,7 @@ from orchestrator.gateway.problems import ProblemError, retry_later
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 HELD = "pigeonhole.held"  # key of a scope: what this request holds of the budget
-MOST_JSON_BYTES = 1 << 20  # of what is no image
+MOST_JSON_BYTES = 1 << 20  # of what is not an image
 MOST_DEPTH = 32
 
 
@@ -109,13 +109,13 @@ def parse_json(body: bytes) -> Any:
         value = json.loads(body, parse_constant=_no_constant)
     except (ValueError, RecursionError) as err:
         text = "it is nested too deeply" if isinstance(err, RecursionError) else str(err)
-        raise ProblemError(400, "invalid", f"the body is no JSON: {text[:200]}") from err
+        raise ProblemError(400, "invalid", f"the body is not JSON: {text[:200]}") from err
     _check_depth(value)
     return value
 
 
 def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a number of JSON")
 
 
 def _check_depth(value: Any) -> None:

@@ -42,5 +42,5 @@ def check_host_name(name: str) -> str:
     """A name or address as a Host header has it, without its port. Raises UsageError."""
     found = _HOST.fullmatch(name)
     if found is None or name.rpartition("]")[2].count(":") == 1:
-        raise UsageError(f"--allow-host {name!r} is no name or address, such as sorter.example or [fd00::5]")
+        raise UsageError(f"--allow-host {name!r} is not a name or address, such as sorter.example or [fd00::5]")
     return found["six"] or found["name"]

@@ -1,6 +1,6 @@
 """Where a request of a browser comes from: pages of other sites may not do anything here, nor listen.
 
-Programs that are no browsers send neither Sec-Fetch-Site nor Origin, and pass. Browsers send Sec-Fetch-Site over TLS
+Programs that are not browsers send neither Sec-Fetch-Site nor Origin, and pass. Browsers send Sec-Fetch-Site over TLS
 and to loopback addresses; else Origin with everything but GET and HEAD.
 """
 

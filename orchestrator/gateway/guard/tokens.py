@@ -46,7 +46,7 @@ class Tokens:
         self._clients = dict(clients)
 
     def find(self, authorization: bytes) -> Client | None:
-        """The client of an `Authorization` header; None where it is no token of this gateway.
+        """The client of an `Authorization` header; None where it is not a token of this gateway.
 
         All tokens are compared, each in constant time.
         """
@@ -93,7 +93,7 @@ def _read_private(path: Path) -> str:
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             facts = os.fstat(file.fileno())
             if not stat.S_ISREG(facts.st_mode):
-                raise UsageError(f"--token-file {path} is no regular file")
+                raise UsageError(f"--token-file {path} is not a regular file")
             if facts.st_mode & 0o077:
                 raise UsageError(f"--token-file {path} can be read by others: run `chmod 600 {path}`")
             if facts.st_uid not in (os.getuid(), 0):
@@ -102,4 +102,4 @@ def _read_private(path: Path) -> str:
     except OSError as err:
         raise UsageError(f"--token-file cannot be read: {explain_os_error(err) or err}") from err
     except UnicodeDecodeError as err:
-        raise UsageError(f"--token-file {path} is no text") from err
+        raise UsageError(f"--token-file {path} is not text") from err

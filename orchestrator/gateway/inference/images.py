@@ -31,7 +31,7 @@ def _encoded(tensor: InputTensor) -> list[bytes]:
     _check_number(shape[0])
     if isinstance(tensor.data, list):
         raise bad_request(
-            f"input {IMAGE!r}: image files are no text, so they cannot be sent as data in JSON; send them as binary "
+            f"input {IMAGE!r}: image files are not text, so they cannot be sent as data in JSON; send them as binary "
             "data (binary_data_size, and the header Inference-Header-Content-Length)"
         )
     return [bytes(element) for element in unpack_elements(tensor)]

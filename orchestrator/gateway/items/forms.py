@@ -8,7 +8,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from orchestrator.gateway.problems import ProblemError, invalid
 
-FORM_BYTES = 65_536  # of everything that is no image
+FORM_BYTES = 65_536  # of everything that is not an image
 MOST_FIELDS = 20
 _FIELDS = ("item", "pass", "deadline_ms", "age_ms", "wait")
 

@@ -91,7 +91,7 @@ class ModelCalls:
 
 
 def _parsed(cursor: str) -> tuple[str, int]:
-    """Raises UsageError where the cursor is no version."""
+    """Raises UsageError where the cursor is not a version."""
     name, _, number = cursor.rpartition("@")
     if not name or not (number.isascii() and number.isdecimal()) or len(number) > 10:
         raise UsageError(f"cursor {cursor!r} is not the one of a page")

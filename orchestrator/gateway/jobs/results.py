@@ -80,7 +80,7 @@ class ResultCalls:
         return ErrorsView(rows=_rows(page), next=page.cursor, error_codes=found.summary["counts"]["error_codes"])
 
     def _published(self, job: str) -> Published:
-        """Raises NotFoundError also for what is no job's id: `find_published` would take it for a path."""
+        """Raises NotFoundError also for what is not a job's id: `find_published` would take it for a path."""
         JobFolder.open(self._settings, job)
         return find_published(self._settings, job)
 

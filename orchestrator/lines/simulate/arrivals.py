@@ -1,13 +1,12 @@
 """When items reach the camera, and the images that they bring."""
 
 import random
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+from modeling.images.loader import load_ahead
 from orchestrator.contract.errors import UsageError
 from orchestrator.lines.request import read_file
 
@@ -23,7 +22,7 @@ _NUM_READERS = 2
 class Load:
     """What a belt brings. speed: metres a second; distance: metres from camera to gate; seed: of chance.
 
-    Raises UsageError where it is no belt.
+    Raises UsageError for values that no belt has.
     """
 
     per_second: float
@@ -84,18 +83,11 @@ def cycle_shuffled(paths: Sequence[Path], seed: int) -> Iterator[Path]:
 
 def read_ahead(paths: Iterable[Path]) -> Iterator[bytes]:
     """The files' bytes in order, read before they are needed. Raises UsageError for one that cannot be read."""
-    pending: deque[tuple[Path, Future[bytes]]] = deque()
-    with ThreadPoolExecutor(_NUM_READERS, thread_name_prefix="read-images") as pool:
-        for path in paths:
-            pending.append((path, pool.submit(read_file, path)))
-            if len(pending) > _NUM_AHEAD:
-                yield _bytes_of(*pending.popleft())
-        while pending:
-            yield _bytes_of(*pending.popleft())
+    return load_ahead(paths, _bytes_of, num_ahead=_NUM_AHEAD, num_threads=_NUM_READERS)
 
 
-def _bytes_of(path: Path, reading: Future[bytes]) -> bytes:
+def _bytes_of(path: Path) -> bytes:
     try:
-        return reading.result()
+        return read_file(path)
     except OSError as err:
         raise UsageError(f"image {str(path)!r} cannot be read: {err.strerror or err}") from err

@@ -164,7 +164,7 @@ def test_a_list_that_names_missing_images_says_how_many_and_which(tmp_path):
         ("x.jsonl", '{"path": "1.png"\n', "line 1: not JSON"),
         ("x.jsonl", "[1]\n", "line 1: not a JSON object"),
         ("x.jsonl", "[" * 100_000, "line 1: not JSON"),
-        ("x.json", '{"images": []}', "no manifest: it has no array predictions"),
+        ("x.json", '{"images": []}', "not a manifest: it has no array predictions"),
         ("x.json", '{"predictions": [{"path": "1.png"}]}', "element 1: no label; .* has the columns path;"),
     ],
 )  # fmt: skip

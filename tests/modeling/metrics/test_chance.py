@@ -29,7 +29,7 @@ def test_wilson_intervals_are_those_of_the_literature(num_hits, num_trials, expe
 
 @pytest.mark.parametrize(("num_hits", "num_trials"), [(0, 0), (2, 1), (-1, 3)])
 def test_what_is_no_share_has_no_interval(num_hits, num_trials):
-    with pytest.raises(ValueError, match=f"{num_hits} of {num_trials} is no share"):
+    with pytest.raises(ValueError, match=f"{num_hits} of {num_trials} is not a share"):
         wilson_interval(num_hits, num_trials)
 
 

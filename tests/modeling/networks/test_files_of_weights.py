@@ -333,7 +333,7 @@ def test_a_file_of_very_many_or_very_long_names_is_not_searched_for_ever(tmp_pat
     torch.save({"a." * 1000 + "weight": one}, tmp_path / "long.pt")
 
     assert recognise(SavedTensors.of("x", many)) == []
-    with pytest.raises(ModelFormatError, match=r"a tensor's name has 2,006 characters; it is no state dict"):
+    with pytest.raises(ModelFormatError, match=r"a tensor's name has 2,006 characters; it is not a state dict"):
         read_tensors(tmp_path / "long.pt")
 
 

@@ -209,7 +209,7 @@ def test_a_state_dict_without_versions_goes_into_mnasnet():
 
 
 def test_a_network_of_another_architecture_has_no_such_head():
-    with pytest.raises(ArchitectureError, match="this network has no layer 'fc', so it is no resnet18"):
+    with pytest.raises(ArchitectureError, match="this network has no layer 'fc', so it is not resnet18"):
         head_of(network_of("perceptron", sized("perceptron")), "resnet18")
 
 

@@ -173,7 +173,7 @@ def test_links_in_a_staged_folder_are_refused_and_never_followed(tmp_path, place
 def test_a_pipe_in_a_staged_folder_is_refused_and_never_read(tmp_path):
     os.mkfifo(stage(tmp_path / "a") / "events")
 
-    with pytest.raises(ModelFormatError, match="events is no regular file"):
+    with pytest.raises(ModelFormatError, match="events is not a regular file"):
         ModelStore(tmp_path / "models").publish(tmp_path / "a", "digits")
 
 

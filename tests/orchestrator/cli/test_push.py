@@ -29,7 +29,7 @@ def _home(tmp_path, monkeypatch):
         ([*PUSH, "--pass", "0"], 2, "a pass is 1 to 1000000, not 0"),
         ([*PUSH, "--pass", "one"], 2, "'one' is not a valid integer"),
         ([*PUSH, "--deadline", "0ms"], 2, "a deadline is 0.001 to 3600 seconds from the push, not 0.0"),
-        ([*PUSH, "--deadline", "-1s"], 2, "'-1s' is no duration; write a number with a unit: 500ms"),
+        ([*PUSH, "--deadline", "-1s"], 2, "'-1s' is not a duration; write a number with a unit: 500ms"),
         ([*PUSH, "--deadline", "9999d"], 2, "a deadline is 0.001 to 3600 seconds"),
         ([*PUSH, "--fallback", "F"], 2, "--fallback needs --deadline"),
         (["push", "-", "--line", "post"], 2, "`-` is one image from standard input: give its --item"),

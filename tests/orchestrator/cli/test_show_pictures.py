@@ -82,7 +82,7 @@ def test_a_pipe_gets_the_table_without_escapes(manifest, monkeypatch):
     assert done.exit_code == 0
     assert "\x1b" not in done.stdout
     assert re.search(r"a\.jpg +ok +accept +cat +0\.7500", done.stdout)
-    assert "standard output is no terminal, so there are no pictures" in done.stderr
+    assert "standard output is not a terminal, so there are no pictures" in done.stderr
 
 
 def test_pictures_and_json_exclude_each_other(manifest):

@@ -27,7 +27,7 @@ def refused(*arguments: object) -> str:
 
 
 def test_invalid_addresses_and_files_start_nothing(home: Path):
-    assert "is no address" in refused("--listen", "queue")
+    assert "is not an address" in refused("--listen", "queue")
     assert "name both, or none" in refused("--listen", "127.0.0.2", "--tls-key", "key")
     assert "need --listen ADDRESS" in refused("--tls-key", "key")
     assert list(home.iterdir()) == []

@@ -86,7 +86,7 @@ def test_a_named_file_that_may_never_end_is_refused_at_once(kind, tmp_path, monk
         named.write_bytes(bytes(2 << 20))
     monkeypatch.setenv("PIGEONHOLE_CONFIG", str(named))
 
-    with pytest.raises(UsageError, match=f"the settings file '{named}' (is no regular file|has more than 1048576)"):
+    with pytest.raises(UsageError, match=f"the settings file '{named}' (is not a regular file|has more than 1048576)"):
         get_settings()
 
 

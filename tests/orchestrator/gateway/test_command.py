@@ -23,11 +23,11 @@ def folder(tmp_path, monkeypatch):
     [
         (["--host", "0.0.0.0"], "name a --token-file"),
         (["--host", "192.0.2.1", "--token-file", "FOLDER/tokens.txt"], "cannot listen at 192.0.2.1"),
-        (["--host", "nonsense", "--token-file", "FOLDER/tokens.txt"], "is no address"),
+        (["--host", "nonsense", "--token-file", "FOLDER/tokens.txt"], "is not an address"),
         (["--tls-cert", "FOLDER/cert.pem"], "belong together"),
         (["--tls-cert", "FOLDER/cert.pem", "--tls-key", "FOLDER/cert.pem"], "cannot be used"),
         (["--token-file", "FOLDER/none"], "cannot be read"),
-        (["--root", "FOLDER/none"], "is no folder"),
+        (["--root", "FOLDER/none"], "is not a folder"),
     ],
 )
 def test_options_that_cannot_be_used_are_one_line(folder, arguments, says):

@@ -51,7 +51,7 @@ def test_done_and_in_may_not_be_the_same(tmp_path):
 
 
 def test_a_folder_without_a_parent_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="is no folder"):
+    with pytest.raises(UsageError, match="is not a folder"):
         open_hot_folder(tmp_path / "no" / "scans")
 
 

@@ -66,10 +66,10 @@ def test_a_file_can_hold_a_whole_line(tmp_path):
         ("deadline_ms = 500", "there is no key 'deadline_ms'; did you mean 'deadline'?"),
         ("xyzzy = 1", "there is no key 'xyzzy'; there are name, model, "),
         ("deadline = 500", 'deadline: write a text such as "500ms", not 500'),
-        ('deadline = "fast"', "deadline: 'fast' is no duration"),
+        ('deadline = "fast"', "deadline: 'fast' is not a duration"),
         ("max_bytes = true", 'max_bytes: write a text such as "256MB", not True'),
-        ('max_bytes = "much"', "max_bytes: 'much' is no size"),
-        ('keep_share = "120%"', "keep_share: '120%' is no share from 0 to 1, such as 1% or 0.01"),
+        ('max_bytes = "much"', "max_bytes: 'much' is not a size"),
+        ('keep_share = "120%"', "keep_share: '120%' is not a share from 0 to 1, such as 1% or 0.01"),
         ('bins = "owl=3"', "bins: write a table such as [bins]"),
         ("[bins]\nowl = 3", 'bins: \'owl\': write a list of bins such as ["3", "4"], not 3'),
         ("name = ", "is not TOML: "),
@@ -144,11 +144,11 @@ def test_a_file_that_is_none_is_refused(tmp_path):
 
     with pytest.raises(NotFoundError, match="there is no file"):
         read_line_file(tmp_path / "line.toml")
-    with pytest.raises(UsageError, match="is no regular file"):
+    with pytest.raises(UsageError, match="is not a regular file"):
         read_line_file(tmp_path / "pipe")
     with pytest.raises(UsageError, match="has more than 1048576 bytes"):
         read_line_file(tmp_path / "long.toml")
-    with pytest.raises(UsageError, match="the file of a line '/' is no regular file"):
+    with pytest.raises(UsageError, match="the file of a line '/' is not a regular file"):
         read_line_file(Path("/"))
 
 
@@ -159,5 +159,5 @@ def test_a_share_may_be_nothing_or_all(text, share):
 
 @pytest.mark.parametrize("text", ["", "%", "-1%", "101%", "nan", "one"])
 def test_what_is_no_share_is_refused(text):
-    with pytest.raises(UsageError, match="is no share from 0 to 1"):
+    with pytest.raises(UsageError, match="is not a share from 0 to 1"):
         parse_share(text)

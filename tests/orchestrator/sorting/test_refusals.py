@@ -56,7 +56,7 @@ def test_a_target_in_the_source_and_the_source_in_the_target_are_refused(tree, t
 
 
 def test_a_target_that_cannot_be_one_is_refused(tree, tmp_path):
-    for target, why in ((tree.manifest, "is no folder"), (tmp_path / "no/way", "there is no folder")):
+    for target, why in ((tree.manifest, "is not a folder"), (tmp_path / "no/way", "there is no folder")):
         with pytest.raises(UsageError, match=why):
             replace(tree, target=target).sort()
     tree.settings.home.mkdir()

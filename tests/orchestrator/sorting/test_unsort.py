@@ -193,7 +193,7 @@ def test_a_head_of_another_version_or_damaged_is_refused(tree, old, new):
     journal = tree.target / JOURNAL
     journal.write_text(journal.read_text().replace(old, new, 1))
 
-    with pytest.raises(MessageError, match=r"is no journal of a sort of version 1|is damaged: mode"):
+    with pytest.raises(MessageError, match=r"is not a journal of a sort of version 1|is damaged: mode"):
         tree.unsort()
 
 

@@ -30,7 +30,9 @@ def test_an_address_with_or_without_a_port(text: str, place: str):
     "text", ["", "queue", "localhost:6379", "1.2.3", "1.2.3.4:", "1.2.3.4:x", ":6379", "[::1", "²"]
 )
 def test_what_is_no_address_is_refused_with_an_example(text: str):
-    with pytest.raises(UsageError, match=r"is no address; name one of this machine, such as \d+\.\d+\.\d+\.\d+, with"):
+    with pytest.raises(
+        UsageError, match=r"is not an address; name one of this machine, such as \d+\.\d+\.\d+\.\d+, with"
+    ):
         parse_listen(text, None, None)
 
 

@@ -71,7 +71,7 @@ def test_a_line_that_is_none_is_named_by_its_place(tmp_path, text):
     path = tmp_path / "out.csv.sources"
     path.write_text(f'{{"path": "a", "size": 1, "mtime_ns": 2}}\n{text}\n')
 
-    with pytest.raises(IntegrityError, match=r"out\.csv\.sources, line 2 is no line of a sidecar"):
+    with pytest.raises(IntegrityError, match=r"out\.csv\.sources, line 2 is not a line of a sidecar"):
         list(read_sidecar(path))
 
 
@@ -100,5 +100,5 @@ def test_paths_are_those_of_a_listing_whether_a_line_is_plain_or_not(tmp_path):
 def test_no_damaged_line_is_plain(line, tmp_path):
     (tmp_path / "lines").write_bytes(line)
 
-    with pytest.raises(IntegrityError, match="line 1 is no line of a sidecar"):
+    with pytest.raises(IntegrityError, match="line 1 is not a line of a sidecar"):
         list(read_listed(tmp_path / "lines"))

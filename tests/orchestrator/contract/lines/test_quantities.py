@@ -18,7 +18,7 @@ def test_a_duration_has_a_number_and_a_unit(text, ms):
 
 @pytest.mark.parametrize("text", ["", "500", "ms", "-1s", "1 s", "1e3s", "nan", "inf", "1y", "٣s", "9" * 400 + "d"])
 def test_what_is_no_duration_is_refused_with_an_example(text):
-    with pytest.raises(UsageError, match="is no duration; write a number with a unit: 500ms, 2s, 5m, 12h or 7d"):
+    with pytest.raises(UsageError, match="is not a duration; write a number with a unit: 500ms, 2s, 5m, 12h or 7d"):
         parse_duration_ms(text)
 
 
@@ -36,5 +36,7 @@ def test_a_size_is_bytes_or_has_a_unit(text, size):
 
 @pytest.mark.parametrize("text", ["", "MB", "-1", "1e9", "16mb", "16 M", "9" * 400])
 def test_what_is_no_size_is_refused_with_an_example(text):
-    with pytest.raises(UsageError, match="is no size; write bytes, or a number with a unit: 64kB, 16MB, 256MiB or 2GB"):
+    with pytest.raises(
+        UsageError, match="is not a size; write bytes, or a number with a unit: 64kB, 16MB, 256MiB or 2GB"
+    ):
         parse_size(text)

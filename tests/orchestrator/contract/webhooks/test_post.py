@@ -46,7 +46,7 @@ def test_redirects_are_not_followed(status):
 
 
 def test_nothing_is_sent_to_an_address_that_is_not_allowed():
-    with receiving() as receiver, pytest.raises(DeliveryError, match="is no public address"):
+    with receiving() as receiver, pytest.raises(DeliveryError, match="is not a public address"):
         send(receiver.url, [])
 
     assert receiver.got == []
@@ -106,8 +106,8 @@ def test_a_receiver_that_hangs_or_drips_is_cut_off_in_time(monkeypatch, answer):
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        (header_flood, "no HTTP"),
-        (lambda connection: connection.recv(65536) and connection.sendall(b"SSH-2.0-x\r\n\r\n"), "no HTTP"),
+        (header_flood, "not HTTP"),
+        (lambda connection: connection.recv(65536) and connection.sendall(b"SSH-2.0-x\r\n\r\n"), "not HTTP"),
         (lambda connection: connection.recv(65536) and None, "was cut"),
     ],
 )

@@ -67,13 +67,13 @@ def answer_with(monkeypatch, *answers):
 def test_private_addresses_are_refused(monkeypatch, address):
     answer_with(monkeypatch, [address])
 
-    with pytest.raises(UsageError, match=r"is no public address.*notify_allow"):
+    with pytest.raises(UsageError, match=r"is not a public address.*notify_allow"):
         check_target("https://hooks.example.com/x", [])
 
 
 @pytest.mark.parametrize("url", ["http://127.1/", "http://2130706433/", "http://0x7f000001/", "http://localhost/"])
 def test_other_spellings_of_loopback_are_refused(url):
-    with pytest.raises(UsageError, match="is no public address"):
+    with pytest.raises(UsageError, match="is not a public address"):
         check_target(url, [])
 
 
@@ -87,7 +87,7 @@ def test_public_addresses_are_accepted(monkeypatch, address):
 def test_a_host_with_one_private_address_among_public_ones_is_refused(monkeypatch):
     answer_with(monkeypatch, ["93.184.216.34", "10.0.0.1"])
 
-    with pytest.raises(DeliveryError, match=r"10\.0\.0\.1 is no public address"):
+    with pytest.raises(DeliveryError, match=r"10\.0\.0\.1 is not a public address"):
         resolve(parse_target("https://hooks.example.com/x"), [])
 
 

@@ -191,7 +191,7 @@ def test_image_files_in_json_are_refused_with_what_to_do():
     status, text = refusal({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": ["GIF89a"]}]})
 
     assert status == 400
-    assert "image files are no text, so they cannot be sent as data in JSON" in text
+    assert "image files are not text, so they cannot be sent as data in JSON" in text
 
 
 @pytest.mark.parametrize(
