@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from modeling.images.quotas import num_cores
 from modeling.inference.engines.engine import padded_size
-from modeling.inference.engines.openvino_library import openvino, opset13
+from modeling.inference.engines.openvino_library import openvino, opset13, signal_stack_kept
 from modeling.inference.engines.precision import Precision
-from modeling.inference.engines.signal_stack import signal_stack_kept
 
 if TYPE_CHECKING:
     from torch import Tensor

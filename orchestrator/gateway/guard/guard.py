@@ -6,7 +6,7 @@ One ASGI layer, since each costs every push. What is refused never reaches the a
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -15,7 +15,6 @@ from orchestrator.gateway.figures import GatewayFigures
 from orchestrator.gateway.guard.access_log import AccessLog
 from orchestrator.gateway.guard.bodies import HELD, BodyBudget
 from orchestrator.gateway.guard.hosts import Hosts
-from orchestrator.gateway.guard.origins import from_elsewhere
 from orchestrator.gateway.guard.request_ids import HEADER as ID_HEADER
 from orchestrator.gateway.guard.request_ids import RequestIds
 from orchestrator.gateway.guard.roles import required_role
@@ -36,6 +35,7 @@ HEADERS = "pigeonhole.headers"  # by their lower-case names; of one that was sen
 BEGAN = "pigeonhole.began"  # by time.perf_counter
 _TOKEN_IN_QUERY = re.compile(rb"(?:^|[&;])(?:access_?token|token|authorization|bearer|api_?key)=", re.IGNORECASE)
 _ONCE = (b"host", b"authorization", b"origin", b"sec-fetch-site", b"content-length", b"content-encoding")
+_OWN_SITE = (b"same-origin", b"none")  # none: the user typed the address
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Guard:
                 "this gateway does not answer to that Host; name it by `pigeonhole gateway --allow-host`",
             )
         method, path = scope["method"], scope["path"]
-        if from_elsewhere(method, path, headers):
+        if _from_elsewhere(method, path, headers):
             return ProblemError(403, "other_origin", "pages of other sites may not do this")
         return self._refuse_client(scope, headers, method, path) or self._refuse_load(path)
 
@@ -139,6 +139,29 @@ class Guard:
         if refused is not None:
             facts["refused"] = refused.code
         self.log.add(scope, facts, began)
+
+
+def _from_elsewhere(method: str, path: str, headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a request that acts, or opens a stream of events, comes from a page of another site.
+
+    Programs that are not browsers send neither Sec-Fetch-Site nor Origin, and pass. Browsers send Sec-Fetch-Site over
+    TLS and to loopback addresses; else Origin with everything but GET and HEAD.
+    """
+    if method in ("GET", "HEAD") and not (_is_stream(path, headers) or _opens_a_model(path)):
+        return False
+    site = headers.get(b"sec-fetch-site")
+    if site is not None:
+        return site not in _OWN_SITE
+    origin = headers.get(b"origin")
+    return origin is not None and origin.partition(b"://")[2].lower() != headers.get(b"host", b"").lower()
+
+
+def _is_stream(path: str, headers: Mapping[bytes, bytes]) -> bool:
+    return path.endswith("/events") or b"text/event-stream" in headers.get(b"accept", b"")
+
+
+def _opens_a_model(path: str) -> bool:
+    return path.startswith("/v2/models/") and path.endswith("/ready")
 
 
 def _route(scope: Scope, refused: ProblemError | None) -> str:

@@ -60,7 +60,7 @@ def test_threads_may_make_the_first_calls_of_a_process_together_and_the_main_thr
         import ctypes, os, sys, threading
         from pathlib import Path
         import numpy as np
-        from modeling.inference.engines import signal_stack
+        from modeling.inference.engines import openvino_library
         from modeling.inference.engines.openvino_engine import OpenVinoEngine
         images = np.zeros((4, 8, 8, 1), np.uint8)
 
@@ -86,8 +86,8 @@ def test_threads_may_make_the_first_calls_of_a_process_together_and_the_main_thr
 
         engine = OpenVinoEngine(Path(sys.argv[1]), "fp32")
         engine.logits(images)
-        stack = signal_stack._Stack()
-        signal_stack._sigaltstack(None, ctypes.byref(stack))
+        stack = openvino_library._Stack()
+        openvino_library._sigaltstack(None, ctypes.byref(stack))
         print(stack.start, stack.size)
     """
 
