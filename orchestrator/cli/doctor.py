@@ -118,7 +118,7 @@ def _settings(_: Settings) -> CheckResult:
 
 
 def _torch(_: Settings) -> CheckResult:
-    """Torch, imported in a child process: this one never imports it."""
+    """Torch, imported in a process of its own: this one never imports it."""
     code = "import torch; print(torch.__version__, torch.cuda.device_count())"
     try:
         answer = subprocess.run(
