@@ -2,12 +2,12 @@
 
 import multiprocessing
 import os
-import resource
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tests.support.workers import COMMAND
@@ -22,8 +22,8 @@ class Spent:
     rss_mb: float
 
     @classmethod
-    def of(cls, seconds: float, processor_s: float, used: resource.struct_rusage) -> "Spent":
-        return cls(round(seconds, 2), round(processor_s, 2), round(used.ru_maxrss / 1024, 1))
+    def of(cls, seconds: float, processor_s: float, rss_kib: int) -> "Spent":
+        return cls(round(seconds, 2), round(processor_s, 2), round(rss_kib / 1024, 1))
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Command:
         _, status, used = os.wait4(self.process.pid, 0)
         self.process.returncode = os.waitstatus_to_exitcode(status)
         assert self.process.returncode == 0, f"{self.arguments}: exit {self.process.returncode}"
-        return text, Spent.of(time.perf_counter() - self._started, used.ru_utime + used.ru_stime, used)
+        return text, Spent.of(time.perf_counter() - self._started, used.ru_utime + used.ru_stime, used.ru_maxrss)
 
 
 def in_process(function: Callable[..., Any], *arguments: Any) -> tuple[Any, Spent]:
@@ -66,4 +66,10 @@ def _measured(function: Callable[..., Any], arguments: Sequence[Any]) -> tuple[A
     started, processor_started = time.perf_counter(), time.process_time()
     found = function(*arguments)
     seconds, processor_s = time.perf_counter() - started, time.process_time() - processor_started
-    return found, Spent.of(seconds, processor_s, resource.getrusage(resource.RUSAGE_SELF))
+    return found, Spent.of(seconds, processor_s, _peak_kib())
+
+
+def _peak_kib() -> int:
+    """The most memory of this program. Not ru_maxrss: that is at least the memory of the process that started it."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
