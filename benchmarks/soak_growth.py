@@ -28,6 +28,7 @@ SURE = 3.0  # standard errors above zero: less may be chance
 SHARE = 0.05
 LEAST = {"rss_mb": 4.0, "descriptors": 2.0, "files": 1.0, "threads": float("inf")}
 ONE_TASK = ("training",)  # goes through the phases of one piece of work: only compared with later ones
+SERVES = ("server",)  # its descriptors are its clients' connections, who have more of them the longer they live
 
 
 @dataclass(frozen=True)
@@ -100,27 +101,41 @@ def read_samples(path: Path) -> list[Sample]:
     return [Sample(**json.loads(line)) for line in path.read_text().splitlines()]
 
 
-def growth(samples: Iterable[Sample], warm_up_s: float) -> dict[str, dict[str, Any]]:
-    """For each kind of process, its number, its longest life, and the growth of each figure."""
+def growth(
+    samples: Iterable[Sample], warm_up_s: float, *, calm_s: float = 0.0, kept_mb: Mapping[str, float] | None = None
+) -> dict[str, dict[str, Any]]:
+    """For each kind of process, its number, its longest life, and the growth of each figure.
+
+    warm_up_s: of a process. calm_s: from when on nobody is killed: slopes are of the time after it. kept_mb: what a kind
+    is meant to hold more after an hour.
+    """
     kinds: dict[str, dict[int, list[Sample]]] = defaultdict(lambda: defaultdict(list))
     for each in samples:
         kinds[each.kind][each.pid].append(each)
     return {
-        kind: _growth_of_kind(list(processes.values()), float("inf") if kind in ONE_TASK else warm_up_s)
+        kind: _growth_of_kind(
+            kind, list(processes.values()), float("inf") if kind in ONE_TASK else warm_up_s, calm_s,
+            (kept_mb or {}).get(kind, 0.0),
+        )
         for kind, processes in sorted(kinds.items())
-    }
+    }  # fmt: skip
 
 
-def _growth_of_kind(processes: Sequence[Sequence[Sample]], warm_up_s: float) -> dict[str, Any]:
-    warm = [[each for each in process if each.age_s >= warm_up_s] for process in processes]
+def _growth_of_kind(
+    kind: str, processes: Sequence[Sequence[Sample]], warm_up_s: float, calm_s: float, kept_mb: float
+) -> dict[str, Any]:
+    warm = [[each for each in process if each.age_s >= warm_up_s and each.at_s >= calm_s] for process in processes]
     figures: dict[str, Any] = {
         "processes": len(processes), "longest_life_s": max(process[-1].age_s for process in processes),
+        "kept_mb_per_hour": round(kept_mb, 2),
         "warm_minutes": round(sum(len(_blocks(process, "rss_mb")[0]) for process in warm) * BLOCK_S / 60),
     }  # fmt: skip
     for name, least in LEAST.items():
         everything = [getattr(each, name) for process in processes for each in process]
         slope, later = slope_within(warm, name), slope_between(processes, name)
-        allowed = max(least, SHARE * float(np.median(everything)))
+        if kind in SERVES and name == "descriptors":
+            later = None
+        allowed = max(least, SHARE * float(np.median(everything))) + (kept_mb if name == "rss_mb" else 0.0)
         figures[name] = {
             "median": round(float(np.median(everything)), 1), "peak": max(everything),
             "slope_per_hour": _shown(slope), "later_per_hour": _shown(later),

@@ -20,8 +20,8 @@ def life(pid, start_s, end_s, *, rss_mb=lambda at_s, age_s: 100.0, descriptors=l
     ]  # fmt: skip
 
 
-def found(*processes):
-    return growing(growth([each for process in processes for each in process], WARM_UP_S))
+def found(*processes, **how):
+    return growing(growth([each for process in processes for each in process], WARM_UP_S, **how))
 
 
 def test_a_process_that_warms_up_and_stays_as_it_is_does_not_grow():
@@ -54,6 +54,32 @@ def test_processes_that_need_more_the_later_they_start_are_told():
 
     assert text.startswith("child: rss_mb grows: ")
     assert "'later_per_hour': [36.0" in text
+
+
+def test_what_grows_before_the_calm_half_alone_does_not_count():
+    def rising_first(at_s, age_s):
+        return 100 + min(at_s, 1800) / 60
+
+    [text] = found(life(1, 0, HOUR_S, rss_mb=rising_first))
+    assert text.startswith("child: rss_mb grows: ")
+    assert found(life(1, 0, HOUR_S, rss_mb=rising_first), calm_s=1800) == []
+
+
+def test_what_a_process_is_meant_to_hold_is_allowed_and_no_more():
+    server = life(1, 0, HOUR_S, rss_mb=lambda at_s, age_s: 10 + age_s / 400, kind="server")  # 9 MB an hour
+
+    assert found(server, kept_mb={"server": 6.0}) == []
+    [text] = found(server, kept_mb={"server": 4.0})
+    assert text.startswith("server: rss_mb grows: ")
+
+
+def test_connections_of_clients_that_live_long_are_no_growth_of_a_server_that_was_restarted():
+    lives = [life(number, at, at + 300, descriptors=lambda at_s, age_s, at=at: 40 + at // 60, kind="server")
+             for number, at in enumerate(range(0, HOUR_S, 300))]  # fmt: skip
+
+    assert found(*lives) == []
+    [text] = found(life(1, 0, HOUR_S, descriptors=lambda at_s, age_s: 40 + age_s // 60, kind="server"))
+    assert text.startswith("server: descriptors grows: ")
 
 
 def test_children_of_a_worker_are_told_apart():
