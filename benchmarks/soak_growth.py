@@ -106,8 +106,8 @@ def growth(
 ) -> dict[str, dict[str, Any]]:
     """For each kind of process, its number, its longest life, and the growth of each figure.
 
-    warm_up_s: of a process. calm_s: from when on nobody is killed: slopes are of the time after it. kept_mb: what a kind
-    is meant to hold more after an hour.
+    warm_up_s: of a process. calm_s: from when on nobody is killed: slopes are of the time after it. kept_mb: what a
+    kind is meant to hold more after an hour.
     """
     kinds: dict[str, dict[int, list[Sample]]] = defaultdict(lambda: defaultdict(list))
     for each in samples:
