@@ -86,7 +86,7 @@ FAULTS: dict[Callable[[Target], str | None], int] = {
     refuse_for_memory: 2, refuse_for_disk: 2, cut_network: 2,
 }  # fmt: skip
 ENDING = (kill_parent, kill_child, kill_both, stop_worker, kill_server, lose_server)  # of the first half alone
-# What processes are meant to hold more after an hour: the server the answers of that hour (`mover.py`), 0.7 kB each, and
+# What processes are meant to hold more after an hour: the server the answers of that hour (`mover.py`), 0.7 kB each,
 # the load generator its note of each push, 0.4 kB.
 KEPT_MB = {"server": 0.7e-3 * PUSHES_PER_S * 3600, "push client": 0.4e-3 * PUSHES_PER_S * 3600}
 RARE_S = 90.0  # every kind of fault is rare enough that processes live for minutes
