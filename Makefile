@@ -43,7 +43,7 @@ test: $(STAMP) $(TRITONCLIENT_STAMP)  ## Everything that CI checks
 test-fast: $(STAMP)  ## Tests that need no server
 	$(BIN)/python -m pytest -q -m "not integration" --numprocesses 2 --dist worksteal
 
-test-elsewhere: $(STAMP)  ## Tests that compute, as on two older processors; 7 minutes. One library alone: NAMES="numpy onednn"
+test-elsewhere: $(STAMP)  ## Tests that compute, as on two older processors; 5 minutes. One library alone: NAMES="numpy onednn"
 	$(BIN)/python -m tests.elsewhere $(NAMES)
 
 test-readme: $(STAMP)  ## Type README's commands in a clone, with pip and from a wheel; 20 minutes. One way alone: WAY=wheel
