@@ -75,6 +75,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items[:] = [item for path in sorted(places, key=places.__getitem__) for item in files[path]]
 
 
+@pytest.fixture(autouse=True)
+def _every_level_is_logged_again() -> Iterator[None]:
+    """A command that ran in this process and logs errors alone must not hide the warnings a later test looks for."""
+    yield
+    for name, logger in logging.root.manager.loggerDict.items():
+        if (
+            isinstance(logger, logging.Logger)
+            and logger.level
+            and name.startswith(("orchestrator", "workers", "modeling"))
+        ):
+            logger.setLevel(logging.NOTSET)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _engines_are_measured_for_a_moment() -> Iterator[None]:
     """In this process the choice of an engine takes a tenth of its time: no test needs the truly fastest."""
