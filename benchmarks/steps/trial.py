@@ -1,5 +1,6 @@
 """One cell: a command runs, a fault strikes, and what comes of it is compared with an undisturbed run."""
 
+import contextlib
 import re
 import subprocess
 import time
@@ -167,5 +168,15 @@ class Trial:
         scenario, settings = self.scenario, self.cluster.settings
         self.tried.problems += differences(scenario.expected, scenario.published())
         self.tried.problems += unverified(settings, *scenario.outputs)
-        jobs = [job for job in self.cluster.jobs() if self.scenario.ended(job)]
-        self.tried.problems += left_behind(settings, jobs, scenario.outbox)
+        self.tried.problems += self._left_behind()
+
+    def _left_behind(self) -> list[str]:
+        """What is left for good: a process that was frozen may find that the job has ended, and be about to tidy up."""
+
+        def found() -> list[str]:
+            jobs = [job for job in self.cluster.jobs() if self.scenario.ended(job)]
+            return left_behind(self.cluster.settings, jobs, self.scenario.outbox)
+
+        with contextlib.suppress(TimeoutError):
+            wait_until(lambda: not found(), what="nothing is left behind", timeout_s=LONGEST_LEASE_S)
+        return found()
