@@ -14,7 +14,7 @@ from unittest import mock
 
 from orchestrator.contract.errors import NotFoundError
 from orchestrator.contract.jobs.rows import Row
-from orchestrator.sorting.lines import By, Mode
+from orchestrator.sorting.words import By, Mode
 from tests.support.sorting import OLD_NS, Tree, answered, failed, make_old, make_tree, snapshot
 from tests.support.stopping import stopped_at
 

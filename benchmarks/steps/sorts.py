@@ -5,7 +5,7 @@ import shutil
 
 from benchmarks.steps.chore import Chore
 from orchestrator.contract.errors import ExitCode
-from orchestrator.sorting.lines import Mode
+from orchestrator.sorting.words import Mode
 from tests.support.sorting import OLD_NS, answered, failed, make_old, make_tree, snapshot
 from tests.support.steps.compare import differences
 

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from modeling.data.layout import Layout
+from modeling.data.layout import DataPart, Layout
 from modeling.evaluation.engine import engine_figures, load_classifier
 from modeling.evaluation.labels import KnownImages, known_images, labels_of_one
 from modeling.evaluation.parts import choose_images, count_trained_on, parts_of
 from modeling.evaluation.predict import DatasetAnswers, predict_dataset
-from modeling.evaluation.request import DataPart
 from modeling.images.progress import Emit
 from modeling.inference.engines.precision import WantedPrecision
 from modeling.metrics.comparison import Comparison, compare

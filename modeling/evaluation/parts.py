@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from modeling.data.dataset import PART_NAMES, TRAIN, Dataset
+from modeling.data.layout import DataPart
 from modeling.data.splits import read_split
 from modeling.errors import DataError, ImageError, ModelFormatError
 from modeling.evaluation.labels import Indices
 from modeling.evaluation.predict import NUM_AHEAD, image_sha256
-from modeling.evaluation.request import DataPart
 from modeling.images.loader import load_ahead
 
 SPLIT_FILE = "split.csv"  # in a model's folder, where its training wrote one

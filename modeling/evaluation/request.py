@@ -1,9 +1,8 @@
 """The request of an evaluation, and the names of its result files; imports neither numpy nor torch."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
-from modeling.data.layout import Layout
+from modeling.data.layout import PARTS, DataPart, Layout
 from modeling.durable import STRICT, JsonRequest, PathText
 from modeling.errors import ModelingError
 from modeling.inference.engines.precision import WantedPrecision
@@ -12,9 +11,6 @@ from modeling.names import path_to_text
 EVALUATION_FILE = "evaluation.json"
 PREDICTIONS_FILE = "predictions.csv"
 PLOTS_FOLDER = "plots"
-
-DataPart = Literal["all", "train", "validation", "test"]
-PARTS: tuple[DataPart, ...] = get_args(DataPart)
 
 
 @dataclass(frozen=True, slots=True)

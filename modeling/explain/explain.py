@@ -11,9 +11,10 @@ from modeling.durable import replace_durably, target_of
 from modeling.errors import ModelingError
 from modeling.explain.drawing import draw
 from modeling.explain.filters import is_one_dense_layer
+from modeling.explain.kinds import BY_DEFAULT, Kind
 from modeling.explain.layers import find_layer, first_convolution
 from modeling.explain.renderer import MOST_IDEAL, ExplainedModel, Panel, Renderer, cam_layer, feature_layers
-from modeling.explain.request import BY_DEFAULT, ExplainRequest, Kind
+from modeling.explain.request import ExplainRequest
 from modeling.images.progress import Report, unreported
 from modeling.networks.architectures import ARCHITECTURES
 

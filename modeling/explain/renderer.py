@@ -13,9 +13,10 @@ from modeling.explain.drawing import Sheet
 from modeling.explain.features import feature_maps, grad_cam
 from modeling.explain.filters import edge_filters, edge_responses, learned_filters, learned_responses, weight_images
 from modeling.explain.ideal import Ascent, ideal_image
+from modeling.explain.kinds import Kind
 from modeling.explain.layers import first_convolution, last_tokens
 from modeling.explain.panels import PredictedImage
-from modeling.explain.request import ExplainRequest, Kind, Picture
+from modeling.explain.request import ExplainRequest, Picture
 from modeling.explain.robustness import Attack, Flip, fooled_at, smallest_flip
 from modeling.inference.classifier import Classifier
 from modeling.networks.architectures import get_architecture

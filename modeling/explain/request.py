@@ -3,16 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
 from modeling.errors import ImageError, ModelingError
+from modeling.explain.kinds import Kind
 from modeling.images.decode import decode_image
 from modeling.images.pixels import Pixels
 from modeling.images.preprocessing import Preprocessing
-
-Kind = Literal["weights", "filters", "features", "gradcam", "ideal", "robustness"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-BY_DEFAULT: tuple[Kind, ...] = tuple(kind for kind in KINDS if kind != "ideal")  # that takes many seconds for a label
 
 
 @dataclass(frozen=True, slots=True, eq=False)

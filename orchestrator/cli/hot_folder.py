@@ -16,7 +16,7 @@ from orchestrator.cli.lines.connect import LineName, LinesView
 from orchestrator.cli.lines.options import DURATION, SIZE
 from orchestrator.cli.output import json_option, print_json_line, print_message, redraw_line
 from orchestrator.contract.errors import UsageError
-from orchestrator.contract.lines.settings import LONGEST_DEADLINE_MS
+from orchestrator.contract.lines.limits import LONGEST_DEADLINE_MS
 from orchestrator.contract.settings import Settings, get_settings
 from orchestrator.hot_folder.folders import open_hot_folder
 from orchestrator.hot_folder.jobs import Jobs

@@ -4,17 +4,17 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Literal, cast
+from typing import IO, cast
 
 from modeling.images.progress import OnProgress
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.jobs.formats import Format
 from orchestrator.export import coco, cvat, label_studio, tables, ultralytics
 from orchestrator.export.rows import RowSelection, Survey
+from orchestrator.export.targets import Target
 from orchestrator.jobs.derived_outputs import check_derived_file, check_derived_folder
 from orchestrator.jobs.row_images import named_root
 
-Target = Literal["csv", "json", "jsonl", "label-studio", "cvat", "coco", "ultralytics"]
 TABLES = ("csv", "json", "jsonl")
 BESIDE = {"label-studio": ".config.xml", "cvat": ".labels.json"}  # a second file, without which the first is not read
 Opened = Callable[[Path], AbstractContextManager[IO[bytes]]]

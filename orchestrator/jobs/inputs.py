@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modeling.data.layout import Layout
+from modeling.data.layout import DataPart, Layout
 from modeling.errors import ModelFormatError, ModelNameError, ModelNotFoundError
-from modeling.evaluation.request import DataPart
 from modeling.names import path_to_text
 from modeling.networks.state_dicts.plain_files import weights_file
 from modeling.networks.weights import DEFAULT as IMAGENET

@@ -3,8 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from modeling.data.layout import Layout
-from modeling.evaluation.request import DataPart
+from modeling.data.layout import DataPart, Layout
 from modeling.inference.engines.precision import WantedPrecision
 from modeling.networks.pretrained.at_hand import OnRead
 from modeling.networks.quality import Quality

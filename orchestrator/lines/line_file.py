@@ -12,7 +12,7 @@ from typing import Any
 
 from orchestrator.contract.access import explain_os_error
 from orchestrator.contract.errors import NotFoundError, UsageError
-from orchestrator.contract.lines.quantities import parse_duration_ms, parse_size
+from orchestrator.contract.lines.quantities import parse_duration_ms, parse_share, parse_size
 from orchestrator.contract.lines.settings import LineSettings
 from orchestrator.contract.settings_file import content_of
 
@@ -20,18 +20,6 @@ from orchestrator.contract.settings_file import content_of
 def parse_bins(text: str) -> list[str]:
     """The bins of `BIN[,BIN2]`."""
     return [name.strip() for name in text.split(",")]
-
-
-def parse_share(text: str) -> float:
-    """A share such as `1%` or `0.01`. Raises UsageError."""
-    digits = text.strip().removesuffix("%")
-    try:
-        share = float(digits) / (100 if digits != text.strip() else 1)
-    except ValueError:
-        share = -1.0
-    if not 0 <= share <= 1:
-        raise UsageError(f"{text!r} is not a share from 0 to 1, such as 1% or 0.01")
-    return share
 
 
 def read_line_file(file: Path) -> dict[str, Any]:

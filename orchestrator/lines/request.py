@@ -17,8 +17,8 @@ from pathlib import Path
 
 from modeling.names import is_text, path_to_text
 from orchestrator.contract.lines.answers import Answer, Reason, request_key
+from orchestrator.contract.lines.limits import LONGEST_DEADLINE_MS
 from orchestrator.contract.lines.requests import ImagePath, Payload, Push
-from orchestrator.contract.lines.settings import LONGEST_DEADLINE_MS
 
 logger = logging.getLogger(__name__)
 

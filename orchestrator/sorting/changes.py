@@ -13,7 +13,8 @@ from typing import Literal
 
 from modeling.names import text_to_path
 from orchestrator.sorting.copying import Copy, UnfitError, copy_file, name_once, same_content, temporary_of
-from orchestrator.sorting.lines import Before, Copied, Head, Mode, SortedFile
+from orchestrator.sorting.lines import Before, Copied, Head, SortedFile
+from orchestrator.sorting.words import Mode
 
 _COARSEST_NS = 2 * 10**9
 

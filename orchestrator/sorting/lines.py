@@ -23,10 +23,9 @@ from pydantic import StringConstraints
 
 from modeling.durable import STRICT, decode_json, validated
 from orchestrator.contract.errors import MessageError
+from orchestrator.sorting.words import By, Mode
 
 VERSION = 1
-By = Literal["label", "decision", "label,decision"]
-Mode = Literal["link", "copy", "move"]
 Reason = Literal[
     "missing",
     "not a file",

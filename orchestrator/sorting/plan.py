@@ -13,9 +13,10 @@ from orchestrator.contract.errors import IntegrityError, UsageError
 from orchestrator.contract.jobs.rows import Row
 from orchestrator.contract.jobs.sidecar import is_unchanged, line_start, parse_line
 from orchestrator.sorting.journal import Batch
-from orchestrator.sorting.lines import Before, By, Folder, Left, Mode, Reason, SortedFile, SourceFolder, is_inside
+from orchestrator.sorting.lines import Before, Folder, Left, Reason, SortedFile, SourceFolder, is_inside
 from orchestrator.sorting.names import ERRORS, FolderNames, file_names, fold
 from orchestrator.sorting.target import Target
+from orchestrator.sorting.words import By, Mode
 
 _NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
 _MOST_SOURCE_FOLDERS = 1 << 14  # remembered; one that is forgotten is written into the journal again, which is harmless

@@ -20,12 +20,13 @@ from orchestrator.sorting.begin import (
 )
 from orchestrator.sorting.checks import check_wanted, check_writable
 from orchestrator.sorting.journal import Batch, Journal
-from orchestrator.sorting.lines import By, Folder, Head, Mode
+from orchestrator.sorting.lines import Folder, Head
 from orchestrator.sorting.make import Maker, Tally
 from orchestrator.sorting.manifest import SortedManifest, open_to_sort
 from orchestrator.sorting.plan import Known, Planner, Wanted, known_folder
 from orchestrator.sorting.record import HomeRecord
 from orchestrator.sorting.target import FAITHFUL, Target, probed
+from orchestrator.sorting.words import By, Mode
 
 BATCH_ROWS: dict[Mode, int] = {"link": 1_000, "copy": 100, "move": 200}  # synced together
 Progress = Callable[[int, int], None]

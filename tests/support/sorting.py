@@ -15,9 +15,9 @@ from orchestrator.contract.jobs.rows import FORMATS, Row, format_of, summary_pat
 from orchestrator.contract.jobs.sidecar import AsRead, encode_lines, sidecar_path
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs.results import Published, read_summary
-from orchestrator.sorting.lines import By, Mode
 from orchestrator.sorting.sort import Sorted, SortSpec, preview, sort
 from orchestrator.sorting.unsort import Unsorted, unsort
+from orchestrator.sorting.words import By, Mode
 
 OLD_NS = 1_600_000_000_123_456_789  # the times of a tree's files and folders begin here
 

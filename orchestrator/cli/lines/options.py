@@ -10,8 +10,8 @@ import click
 from modeling.names import path_to_text
 from orchestrator.cli.parameters import Parsed
 from orchestrator.contract.errors import UsageError
-from orchestrator.contract.lines.quantities import parse_duration_ms, parse_size
-from orchestrator.lines.line_file import parse_bins, parse_share, read_line_file
+from orchestrator.contract.lines.quantities import parse_duration_ms, parse_share, parse_size
+from orchestrator.lines.line_file import parse_bins, read_line_file
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -7,7 +7,8 @@ import click
 
 from orchestrator.cli.lines.connect import LineName, LinesView
 from orchestrator.cli.output import duration, json_option, print_json, print_line, print_table
-from orchestrator.contract.lines.stats import MOST_MINUTES, Histogram, LineStats, read_stats
+from orchestrator.contract.lines.limits import MOST_MINUTES
+from orchestrator.contract.lines.stats import Histogram, LineStats, read_stats
 from orchestrator.lines.facts import QUANTILES, stats_facts
 
 _BAR = 40

@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import click
 
-from modeling.data.layout import Layout
+from modeling.data.layout import PARTS, DataPart, Layout
 from modeling.durable import decode_json
-from modeling.evaluation.request import DataPart
 from modeling.inference.engines.precision import WANTED_PRECISIONS, WantedPrecision
 from modeling.metrics.evaluation import EngineFigures
 from modeling.metrics.verdict import EvaluationVerdict
@@ -35,7 +34,7 @@ ABSENT_SHOWN = 10  # classes without images; the JSON has all
     help="The folder to create for figures, predictions and report; default: one in the job's folder.",
 )  # fmt: skip
 @click.option(
-    "--part", type=click.Choice(get_args(DataPart)), default="all", show_default=True,
+    "--part", type=click.Choice(PARTS), default="all", show_default=True,
     help="Use only the images of this part of the model's training split, or of DATA's own parts.",
 )  # fmt: skip
 @click.option(

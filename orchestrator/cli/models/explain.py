@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from modeling.explain.request import KINDS, ExplainRequest, read_pictures
+from modeling.explain.kinds import KINDS
+from modeling.explain.request import ExplainRequest, read_pictures
 from modeling.registry.store import ModelStore
 from orchestrator.cli.libraries import prepare_for_libraries
 from orchestrator.cli.output import json_option, print_json, print_line, print_message

@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,9 +12,10 @@ from orchestrator.cli.output import cleaned_up_when_terminated, json_option, pri
 from orchestrator.cli.outputs import overwrite_option, written_output
 from orchestrator.cli.results.options import warn_of_changes, where_option
 from orchestrator.contract.settings import get_settings
-from orchestrator.export.export import Exported, ExportSpec, Target, check_export, export
+from orchestrator.export.export import Exported, ExportSpec, check_export, export
 from orchestrator.export.rows import RowSelection
 from orchestrator.export.tables import MOST_ROWS
+from orchestrator.export.targets import TARGETS, Target
 from orchestrator.jobs.results import find_published
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 @click.command("export")
 @click.argument("job")
-@click.option("--to", "target", type=click.Choice(get_args(Target)), required=True, help="What is to read it.")
+@click.option("--to", "target", type=click.Choice(TARGETS), required=True, help="What is to read it.")
 @click.option(
     "-o",
     "--output",

@@ -4,7 +4,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any
 
 import click
 
@@ -15,10 +15,10 @@ from orchestrator.contract.errors import ExitCode, UsageError
 from orchestrator.contract.settings import get_settings
 from orchestrator.jobs.results import find_published
 from orchestrator.sorting.journal import JOURNAL
-from orchestrator.sorting.lines import By, Mode
 from orchestrator.sorting.make import Tally
 from orchestrator.sorting.sort import Sorted, SortSpec, preview, sort
 from orchestrator.sorting.unsort import Unsorted, unsort
+from orchestrator.sorting.words import GROUPINGS, MODES, By, Mode
 
 _NAMED = 20  # files that stay; --json and the journal have more
 _DONE = {"link": "linked", "copy": "copied", "move": "moved"}
@@ -46,7 +46,7 @@ _WHY_LEFT = {
 @click.command("sort")
 @click.argument("job", metavar="MANIFEST")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--by", type=click.Choice(get_args(By)), required=True, help="What the folders are named after.")
+@click.option("--by", type=click.Choice(GROUPINGS), required=True, help="What the folders are named after.")
 @click.option("--link", is_flag=True, help="Symbolic links to the images (the default).")
 @click.option("--copy", is_flag=True, help="Copies, which share their blocks where the file system can.")
 @click.option("--move", is_flag=True, help="Move the images out of the source's folder.")
@@ -79,10 +79,10 @@ def sort_results(job: str, folder: Path, by: By, dry_run: bool, as_json: bool, *
 
 def _mode_of(modes: dict[str, bool]) -> Mode:
     """The only mode that is chosen. Raises UsageError where there are several: --move changes the source."""
-    chosen = [mode for mode in get_args(Mode) if modes[mode]] or ["link"]
+    chosen: list[Mode] = [mode for mode in MODES if modes[mode]] or ["link"]
     if len(chosen) > 1:
         raise UsageError(f"--{' and --'.join(chosen)} cannot both be done; choose one")
-    return cast(Mode, chosen[0])
+    return chosen[0]
 
 
 def _sorted(spec: SortSpec, say: Any, *, dry_run: bool) -> Sorted:

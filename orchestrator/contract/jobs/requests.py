@@ -8,9 +8,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from modeling.data.layout import Layout
+from modeling.data.layout import DataPart, Layout
 from modeling.durable import decode_json
-from modeling.evaluation.request import DataPart
 from modeling.inference.engines.precision import WantedPrecision
 from modeling.registry.card import FORMAT_VERSION
 from orchestrator.contract.errors import MessageError

@@ -1,4 +1,4 @@
-"""Durations and sizes as operators write them: `500ms`, `7d`; `16MB`, `256MiB`."""
+"""Durations, sizes and shares as operators write them: `500ms`, `7d`; `16MB`, `256MiB`; `1%`."""
 
 import re
 
@@ -26,6 +26,18 @@ def parse_size(text: str) -> int:
     if not match:
         raise UsageError(f"{text!r} is not a size; write bytes, or a number with a unit: 64kB, 16MB, 256MiB or 2GB")
     return round(float(match[1]) * _BYTES[match[2]])
+
+
+def parse_share(text: str) -> float:
+    """A share such as `1%` or `0.01`. Raises UsageError."""
+    digits = text.strip().removesuffix("%")
+    try:
+        share = float(digits) / (100 if digits != text.strip() else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise UsageError(f"{text!r} is not a share from 0 to 1, such as 1% or 0.01")
+    return share
 
 
 def duration_text(ms: int) -> str:

@@ -13,11 +13,11 @@ from pydantic import AfterValidator, Field
 from modeling.durable import STRICT, Number, decode_json, validated
 from modeling.names import is_text
 from orchestrator.contract.errors import UsageError
+from orchestrator.contract.lines.limits import LONGEST_DEADLINE_MS
 from orchestrator.contract.server_url import parse_url
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _NAME_OF_MODEL_LINE = re.compile(r"@[a-z0-9][a-z0-9._-]{0,99}(@[a-z0-9_-]{1,50})?")
-LONGEST_DEADLINE_MS = 3_600_000
 LONGEST_KEPT_S = 10 * 366 * 86_400
 LINES_REMEMBERED = 64
 

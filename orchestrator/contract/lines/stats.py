@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from orchestrator.contract.lines.answers import STAGES
+from orchestrator.contract.lines.limits import MOST_MINUTES
 from orchestrator.contract.lines.store import LineStore
 
 # Upper bounds in ms, as in common.lua; what is longer counts as `more`.
@@ -19,7 +20,6 @@ BUCKETS_MS = (
     1200, 1500, 2000, 2500, 3000, 4000, 5000, 6000, 8000, 10000, 15000, 20000, 30000, 60000,
 )  # fmt: skip
 MORE = "more"
-MOST_MINUTES = 120  # as long as the server keeps them: MINUTES_KEPT_S in common.lua
 ACCEPT = "accept"  # the outcome without a reason
 _LARGEST_EXACT_BATCH = 16
 

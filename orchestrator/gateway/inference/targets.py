@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from modeling.errors import ModelingError, ModelNameError, ModelNotFoundError
 from modeling.registry.store import ModelVersion
 from orchestrator.contract.errors import NotFoundError
+from orchestrator.contract.lines.limits import LONGEST_DEADLINE_MS
 from orchestrator.contract.lines.model_lines import DEADLINE_S, USE_AGAIN_S, ModelLines, model_line_name
-from orchestrator.contract.lines.settings import LONGEST_DEADLINE_MS, Line
+from orchestrator.contract.lines.settings import Line
 from orchestrator.gateway.context import GatewayContext
 from orchestrator.gateway.inference.outputs import OUTPUTS, OUTPUTS_OF_LINES, Labels
 from orchestrator.gateway.problems import ProblemError

@@ -10,10 +10,11 @@ from starlette.responses import JSONResponse, Response
 from orchestrator.contract.errors import NotFoundError
 from orchestrator.contract.lines.answers import Answer, request_key
 from orchestrator.contract.lines.archive import AnswerArchive
+from orchestrator.contract.lines.limits import MOST_MINUTES
 from orchestrator.contract.lines.lookup import look_up
 from orchestrator.contract.lines.registry import answers_folder
 from orchestrator.contract.lines.settings import Line
-from orchestrator.contract.lines.stats import MOST_MINUTES, read_stats
+from orchestrator.contract.lines.stats import read_stats
 from orchestrator.contract.lines.status import read_status
 from orchestrator.contract.lines.store import LineStore
 from orchestrator.gateway.context import GatewayContext

@@ -5,8 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from modeling.data.layout import Layout
-from modeling.evaluation.request import DataPart
+from modeling.data.layout import DataPart, Layout
 from modeling.inference.engines.precision import WantedPrecision
 from modeling.networks.quality import Quality
 from modeling.training.request import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE

@@ -7,8 +7,9 @@ from PIL import Image
 
 from modeling.errors import ModelingError
 from modeling.explain.explain import plan, write
+from modeling.explain.kinds import KINDS
 from modeling.explain.renderer import ExplainedModel
-from modeling.explain.request import KINDS, ExplainRequest, Picture, read_pictures
+from modeling.explain.request import ExplainRequest, Picture, read_pictures
 from modeling.images.preprocessing import Preprocessing
 from modeling.inference.classifier import Classifier
 from modeling.networks.build import build_network

@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.contract.errors import NotFoundError, UsageError
 from orchestrator.contract.lines.settings import LineSettings
-from orchestrator.lines.line_file import checked_settings, parse_share, read_line_file
+from orchestrator.lines.line_file import checked_settings, read_line_file
 
 WHOLE = """
 name = "birds"
@@ -150,14 +150,3 @@ def test_a_file_that_is_none_is_refused(tmp_path):
         read_line_file(tmp_path / "long.toml")
     with pytest.raises(UsageError, match="the file of a line '/' is not a regular file"):
         read_line_file(Path("/"))
-
-
-@pytest.mark.parametrize(("text", "share"), [("1%", 0.01), ("0.5", 0.5), ("0", 0.0), ("100%", 1.0)])
-def test_a_share_may_be_nothing_or_all(text, share):
-    assert parse_share(text) == share
-
-
-@pytest.mark.parametrize("text", ["", "%", "-1%", "101%", "nan", "one"])
-def test_what_is_no_share_is_refused(text):
-    with pytest.raises(UsageError, match="is not a share from 0 to 1"):
-        parse_share(text)

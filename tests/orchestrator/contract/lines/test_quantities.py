@@ -1,11 +1,11 @@
-"""Durations and sizes as operators write them."""
+"""Durations, sizes and shares as operators write them."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.contract.errors import UsageError
-from orchestrator.contract.lines.quantities import duration_text, parse_duration_ms, parse_size
+from orchestrator.contract.lines.quantities import duration_text, parse_duration_ms, parse_share, parse_size
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,14 @@ def test_what_is_no_size_is_refused_with_an_example(text):
         UsageError, match="is not a size; write bytes, or a number with a unit: 64kB, 16MB, 256MiB or 2GB"
     ):
         parse_size(text)
+
+
+@pytest.mark.parametrize(("text", "share"), [("1%", 0.01), ("0.5", 0.5), ("0", 0.0), ("100%", 1.0)])
+def test_a_share_may_be_nothing_or_all(text, share):
+    assert parse_share(text) == share
+
+
+@pytest.mark.parametrize("text", ["", "%", "-1%", "101%", "nan", "one"])
+def test_what_is_no_share_is_refused(text):
+    with pytest.raises(UsageError, match="is not a share from 0 to 1"):
+        parse_share(text)
