@@ -6,29 +6,24 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import click
-from redis import RedisError
 
 from modeling.errors import ModelingError
 from modeling.images.budget import BUDGET
 from modeling.images.quotas import describe_cores, describe_memory, memory_left, memory_total, num_cores
-from modeling.registry.store import ModelStore
 from orchestrator.cli.output import json_option, print_json, print_line
 from orchestrator.contract.access import explain_os_error, explain_refused_write
 from orchestrator.contract.devices import list_gpus, survey_gpus
 from orchestrator.contract.errors import ExitCode, PigeonholeError
-from orchestrator.contract.home import OtherHomeError, check_server, describe_openness, home_folders, try_to_write
-from orchestrator.contract.jobs.job_folder import active_jobs
-from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.queues import ALL_QUEUES
-from orchestrator.contract.server import connect, require_answer
 from orchestrator.contract.server_url import redact
-from orchestrator.contract.settings import Settings, get_settings
 from orchestrator.contract.settings_file import describe_unread, settings_file
-from orchestrator.contract.shared_server import read_shared_server
 from orchestrator.contract.shown import without_logins
-from orchestrator.stack.server import find_server_program
+
+if TYPE_CHECKING:
+    from orchestrator.contract.settings import Settings
 
 LOW_DISK_BYTES = 1 << 30
 WORKER_BYTES = 2 << 30  # parent, pool child with torch and a usual model, and images
@@ -65,6 +60,8 @@ def doctor(as_json: bool) -> None:
     Example:
       pigeonhole doctor
     """
+    from orchestrator.contract.settings import get_settings
+
     settings = get_settings()
     checks = (_python, _machine, _settings, _torch, _heic, _home, _server_program, _server, _workers, _jobs, _models)
     results = [_run(check, settings) for check in checks]
@@ -80,8 +77,10 @@ def doctor(as_json: bool) -> None:
     sys.exit(ExitCode.OK if all(result.ok for result in results) else ExitCode.FAILED)
 
 
-def _run(check: Callable[[Settings], CheckResult], settings: Settings) -> CheckResult:
+def _run(check: Callable[["Settings"], CheckResult], settings: "Settings") -> CheckResult:
     """Run one check; an error is a failed check, and the others still run."""
+    from redis import RedisError
+
     try:
         return check(settings)
     except (PigeonholeError, ModelingError, OSError, RedisError) as err:
@@ -92,11 +91,11 @@ def _run(check: Callable[[Settings], CheckResult], settings: Settings) -> CheckR
         )
 
 
-def _python(_: Settings) -> CheckResult:
+def _python(_: "Settings") -> CheckResult:
     return CheckResult("python", True, f"{platform.python_version()} on {platform.system()}")
 
 
-def _machine(_: Settings) -> CheckResult:
+def _machine(_: "Settings") -> CheckResult:
     """What a process started here may use, and what follows for a worker."""
     total, threads = memory_total(), num_cores()
     follows = f"{threads} thread{'s' if threads > 1 else ''}, {BUDGET.total / 1e9:.1f} GB for decoding"
@@ -107,7 +106,7 @@ def _machine(_: Settings) -> CheckResult:
     return CheckResult("machine", True, found, warning=little if total < WORKER_BYTES else "")
 
 
-def _settings(_: Settings) -> CheckResult:
+def _settings(_: "Settings") -> CheckResult:
     """Which settings file counts."""
     file = settings_file()
     if file is None:
@@ -117,7 +116,7 @@ def _settings(_: Settings) -> CheckResult:
     return CheckResult("settings", True, found, warning=describe_unread() or "")
 
 
-def _torch(_: Settings) -> CheckResult:
+def _torch(_: "Settings") -> CheckResult:
     """Torch, imported in a process of its own: this one never imports it."""
     code = "import torch; print(torch.__version__, torch.cuda.device_count())"
     try:
@@ -142,7 +141,7 @@ def _torch(_: Settings) -> CheckResult:
     )
 
 
-def _heic(_: Settings) -> CheckResult:
+def _heic(_: "Settings") -> CheckResult:
     """The decoder of phones' photographs, which is an extra."""
     from modeling.images.heif import EXTRA, heif_version  # imports Pillow
 
@@ -151,8 +150,10 @@ def _heic(_: Settings) -> CheckResult:
     return CheckResult("heic", True, f"pillow-heif {found}" if found else "HEIC images are not read", warning=warning)
 
 
-def _home(settings: Settings) -> CheckResult:
+def _home(settings: "Settings") -> CheckResult:
     """The folder of jobs and models, tested by writing to it."""
+    from orchestrator.contract.home import describe_openness, home_folders, try_to_write
+
     there = next(folder for folder in (settings.home, *settings.home.parents) if folder.exists())
     exists = there == settings.home
     free = shutil.disk_usage(there).free
@@ -169,15 +170,21 @@ def _home(settings: Settings) -> CheckResult:
     return CheckResult("home", free > LOW_DISK_BYTES, found, cure, describe_openness(settings) if exists else "")
 
 
-def _server_program(settings: Settings) -> CheckResult:
+def _server_program(settings: "Settings") -> CheckResult:
     """A server for the local stack; not needed where another is configured."""
+    from orchestrator.stack.server import find_server_program
+
     try:
         return CheckResult("program", True, find_server_program())
     except PigeonholeError as err:
         return CheckResult("program", settings.server_url is not None, str(err), "install Valkey")
 
 
-def _server(settings: Settings) -> CheckResult:
+def _server(settings: "Settings") -> CheckResult:
+    from orchestrator.contract.home import OtherHomeError, check_server
+    from orchestrator.contract.server import connect, require_answer
+    from orchestrator.contract.shared_server import read_shared_server
+
     url = settings.find_server_url()
     if url is None:
         return CheckResult("server", False, "none is configured, no local stack runs", "pigeonhole up")
@@ -207,7 +214,10 @@ def _server(settings: Settings) -> CheckResult:
     )
 
 
-def _workers(settings: Settings) -> CheckResult:
+def _workers(settings: "Settings") -> CheckResult:
+    from orchestrator.contract.ledger.ledger import Ledger
+    from orchestrator.contract.server import connect, require_answer
+
     try:
         url = settings.require_server_url()
         client = connect(url)
@@ -223,9 +233,13 @@ def _workers(settings: Settings) -> CheckResult:
     return CheckResult("workers", not without_worker, found, "pigeonhole worker")
 
 
-def _jobs(settings: Settings) -> CheckResult:
+def _jobs(settings: "Settings") -> CheckResult:
+    from orchestrator.contract.jobs.job_folder import active_jobs
+
     return CheckResult("jobs", True, f"{len(active_jobs(settings))} active")
 
 
-def _models(settings: Settings) -> CheckResult:
+def _models(settings: "Settings") -> CheckResult:
+    from modeling.registry.store import ModelStore
+
     return CheckResult("models", True, f"{len(ModelStore(settings.models).list())} versions in {settings.models}")

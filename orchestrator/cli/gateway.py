@@ -6,7 +6,6 @@ import click
 
 from orchestrator.cli import speaking
 from orchestrator.cli.output import print_message
-from orchestrator.contract.settings import get_settings
 
 
 @click.command()
@@ -46,6 +45,7 @@ def gateway(
       pigeonhole gateway
       pigeonhole gateway --host 192.168.1.10 --token-file tokens.txt --tls-cert cert.pem --tls-key key.pem
     """
+    from orchestrator.contract.settings import get_settings
     from orchestrator.gateway.context import GatewayContext, GatewayOptions, check_roots
     from orchestrator.gateway.serve import serve
 

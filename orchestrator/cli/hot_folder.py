@@ -8,24 +8,18 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestrator.cli.lines.connect import LineName, LinesView
-from orchestrator.cli.lines.options import DURATION, SIZE
+from orchestrator.cli.lines.options import DURATION, SIZE, LineName
 from orchestrator.cli.output import json_option, print_json_line, print_message, redraw_line
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.lines.limits import LONGEST_DEADLINE_MS
-from orchestrator.contract.settings import Settings, get_settings
-from orchestrator.hot_folder.folders import open_hot_folder
-from orchestrator.hot_folder.jobs import Jobs
-from orchestrator.hot_folder.pushing import Pusher
-from orchestrator.hot_folder.results import Sorting
-from orchestrator.hot_folder.run import Done, Runner
-from orchestrator.jobs.pinned import pin_model
-from orchestrator.jobs.submit import JobClient
-from orchestrator.lines.client import LineClient
+
+if TYPE_CHECKING:
+    from orchestrator.contract.settings import Settings
+    from orchestrator.hot_folder.run import Done, Runner
 
 _REDRAW_S = 0.2
 _LINE_EVERY_S = 60.0  # where standard error is not a terminal
@@ -65,6 +59,14 @@ def hot_folder(
       pigeonhole hotfolder /scans --model letters --by-bin
       pigeonhole hotfolder /scans --line post --once --json
     """
+    from orchestrator.contract.settings import get_settings
+    from orchestrator.hot_folder.folders import open_hot_folder
+    from orchestrator.hot_folder.jobs import Jobs
+    from orchestrator.hot_folder.pushing import Pusher
+    from orchestrator.hot_folder.results import Sorting
+    from orchestrator.hot_folder.run import Runner
+    from orchestrator.lines.client import LineClient
+
     if (line is None) == (model is None):
         raise UsageError("give either --line or --model")
     if not 10 <= poll_ms <= 3_600_000:
@@ -92,8 +94,12 @@ def hot_folder(
         print_message(f"{runner.claims_left} stay in working/; the next start goes on with them", color="yellow")
 
 
-def _check(settings: Settings, line: str | None, model: str | None) -> str:
+def _check(settings: "Settings", line: str | None, model: str | None) -> str:
     """The model's reference. Raises PigeonholeError where the line or the model cannot be used."""
+    from orchestrator.cli.lines.connect import LinesView
+    from orchestrator.jobs.pinned import pin_model
+    from orchestrator.jobs.submit import JobClient
+
     if line is not None:
         return LinesView().get(line).settings.model
     assert model is not None
@@ -103,7 +109,7 @@ def _check(settings: Settings, line: str | None, model: str | None) -> str:
 
 
 @contextlib.contextmanager
-def _stopped_by_signals(runner: Runner) -> Iterator[None]:
+def _stopped_by_signals(runner: "Runner") -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         runner.stop()
 
@@ -132,7 +138,7 @@ class _Display:
     def __exit__(self, *_: object) -> None:
         redraw_line()
 
-    def done(self, done: Done) -> None:
+    def done(self, done: "Done") -> None:
         """A file has its result; called by one thread at a time."""
         if self._as_json:
             print_json_line(done.facts)

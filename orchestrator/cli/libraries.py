@@ -5,8 +5,6 @@ import os
 from modeling.images.quotas import limit_threads
 from orchestrator.contract.access import present_folder_exists
 from orchestrator.contract.errors import UsageError
-from orchestrator.contract.home import set_library_folders
-from orchestrator.contract.settings import get_settings
 
 
 def prepare_for_libraries() -> None:
@@ -14,6 +12,9 @@ def prepare_for_libraries() -> None:
 
     Raises UsageError where the present folder was deleted: torch's libraries would end this process.
     """
+    from orchestrator.contract.home import set_library_folders
+    from orchestrator.contract.settings import get_settings
+
     if not present_folder_exists():
         raise UsageError("the present folder was deleted; change to one that exists")
     set_library_folders(get_settings())

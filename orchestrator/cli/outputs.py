@@ -9,7 +9,6 @@ from typing import IO, TYPE_CHECKING, TypeVar
 
 import click
 
-from modeling.durable import link_once, replace_durably, replaced_durably, sync_file, target_of, temporary_beside
 from orchestrator.contract.errors import UsageError
 
 if TYPE_CHECKING:
@@ -56,6 +55,8 @@ def check_picture(picture: Path | None) -> None:
 
 def write_picture(picture: "Image.Image", file: Path) -> None:
     """Write a PNG, as a whole."""
+    from modeling.durable import replace_durably
+
     data = io.BytesIO()
     picture.save(data, "PNG")
     replace_durably(file, data.getvalue(), mode=None)
@@ -67,6 +68,8 @@ def written_output(output: Path, *, overwrite: bool) -> Iterator[IO[bytes]]:
 
     Raises UsageError where there is such a file by then, and it is not to be replaced.
     """
+    from modeling.durable import link_once, replaced_durably, sync_file, target_of, temporary_beside
+
     if overwrite:
         with replaced_durably(output, mode=None) as file:
             yield file

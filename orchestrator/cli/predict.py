@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modeling.names import path_to_text
-from modeling.registry.store import ModelStore, ModelVersion
 from orchestrator.cli.libraries import prepare_for_libraries
 from orchestrator.cli.output import json_option, print_json_line, print_message, print_table
 from orchestrator.cli.outputs import check_outputs, check_picture, overwrite_option, picture_option, write_picture
 from orchestrator.cli.speaking import doing
 from orchestrator.contract.errors import ExitCode, UsageError
 from orchestrator.contract.jobs.rows import JsonlFormat, Row
-from orchestrator.contract.settings import Settings, get_settings
 
 if TYPE_CHECKING:
     from modeling.inference.bisection import Predictor
+    from modeling.registry.store import ModelVersion
+    from orchestrator.contract.settings import Settings
     from orchestrator.predict.rows import NamedImage
 
 STANDARD_INPUT = "-"
@@ -61,6 +61,9 @@ def predict(
       pigeonhole predict photos/*.jpg --model birds@champion --picture answers.png
       curl -s https://camera.example/now.jpg | pigeonhole predict - --model birds --json
     """
+    from modeling.registry.store import ModelStore
+    from orchestrator.contract.settings import get_settings
+
     settings = get_settings()
     check_picture(picture)
     check_outputs([picture], [name for name in images if name != STANDARD_INPUT], overwrite=overwrite)
@@ -85,7 +88,7 @@ def predict(
     sys.exit(ExitCode.OK if any(row.prediction.ok for row in rows) else ExitCode.TOO_MANY_FAILURES)
 
 
-def load(version: ModelVersion, device: str, *, decodes: bool = True) -> "Predictor":
+def load(version: "ModelVersion", device: str, *, decodes: bool = True) -> "Predictor":
     """The model on the engine that is remembered for this machine, or on the plain one; a message says that."""
     with doing(f"loading {version.ref}"):
         from modeling.inference.load_at_once import load_at_once
@@ -99,7 +102,7 @@ def load(version: ModelVersion, device: str, *, decodes: bool = True) -> "Predic
     return loaded.predictor
 
 
-def named_image(name: str, settings: Settings) -> "NamedImage":
+def named_image(name: str, settings: "Settings") -> "NamedImage":
     """The image at a path, or the one on standard input, of which not more is read than the limit and a byte."""
     from orchestrator.predict.rows import NamedImage
 
@@ -119,7 +122,7 @@ def _check_images(images: Sequence[str], model: str) -> None:
 
 
 def _rows(
-    images: "Sequence[NamedImage]", predictor: "Predictor", settings: Settings, *, top_k: int, decides: bool
+    images: "Sequence[NamedImage]", predictor: "Predictor", settings: "Settings", *, top_k: int, decides: bool
 ) -> Iterator[Row]:
     from orchestrator.predict.rows import Limits, predict_rows
 
@@ -143,7 +146,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     return path, prediction.labels[0], f"{prediction.scores[0]:.4f}", prediction.decision or "-", following
 
 
-def _draw(picture: Path, images: "Sequence[NamedImage]", rows: Sequence[Row], settings: Settings) -> None:
+def _draw(picture: Path, images: "Sequence[NamedImage]", rows: Sequence[Row], settings: "Settings") -> None:
     from orchestrator.predict.picture import MOST_DRAWN, draw_answers
     from orchestrator.predict.rows import Limits
 

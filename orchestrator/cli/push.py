@@ -6,19 +6,20 @@ import os
 import sys
 from collections import Counter, deque
 from collections.abc import Iterator
-from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.lines.connect import LineName
-from orchestrator.cli.lines.options import DURATION
+from orchestrator.cli.lines.options import DURATION, LineName
 from orchestrator.cli.output import json_option, print_json_line, print_message, print_table
 from orchestrator.contract.errors import ExitCode, PigeonholeError, UsageError
-from orchestrator.contract.lines.answers import Answer
-from orchestrator.contract.settings import get_settings
-from orchestrator.lines.client import LineClient
-from orchestrator.lines.request import LARGEST_FILE_BYTES, check_deadline, check_item, check_pass
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from orchestrator.contract.lines.answers import Answer
+    from orchestrator.lines.client import LineClient
 
 MOST_IN_FLIGHT = 128 << 20  # bytes; half of what a client holds at most
 
@@ -61,6 +62,9 @@ def push(
       pigeonhole push frame.jpg --line birds --item 4711 --pass 2 --json
       camera | pigeonhole push - --line birds --item 4712 --deadline 300ms
     """
+    from orchestrator.contract.settings import get_settings
+    from orchestrator.lines.client import LineClient
+
     pushed = _checked(images, item, pass_, deadline_ms, by_path=by_path)
     if fallback is not None and deadline_ms is None:
         raise UsageError("--fallback needs --deadline: without a server nothing else says when to decide")
@@ -83,7 +87,7 @@ def push(
 
 
 @contextlib.contextmanager
-def _closing(client: LineClient) -> Iterator[LineClient]:
+def _closing(client: "LineClient") -> Iterator["LineClient"]:
     """Close it at the end, which waits for all answers; an interrupt does not wait."""
     try:
         yield client
@@ -95,6 +99,8 @@ def _closing(client: LineClient) -> Iterator[LineClient]:
 
 def _checked(images: tuple[str, ...], item: str | None, pass_: int, deadline_ms: int | None, *, by_path: bool) -> _Push:
     """What to push. Raises UsageError before anything is pushed."""
+    from orchestrator.lines.request import check_deadline, check_item, check_pass
+
     if item is not None and len(images) > 1:
         raise UsageError(f"--item names one image, not {len(images)}; push each by itself, or leave --item out")
     if "-" in images and (item is None or by_path):
@@ -115,14 +121,18 @@ def _checked(images: tuple[str, ...], item: str | None, pass_: int, deadline_ms:
 
 
 def _standard_input() -> bytes:
+    from orchestrator.lines.request import LARGEST_FILE_BYTES
+
     data = sys.stdin.buffer.read(LARGEST_FILE_BYTES + 1)
     if len(data) > LARGEST_FILE_BYTES:
         raise UsageError(f"standard input holds more than {LARGEST_FILE_BYTES} bytes: that is not an image for a line")
     return data
 
 
-def _submit(client: LineClient, pushed: _Push) -> "list[Future[Answer]]":
+def _submit(client: "LineClient", pushed: _Push) -> "list[Future[Answer]]":
     """Push all at once, as long as the client may hold their bytes; the others as soon as earlier ones are answered."""
+    from concurrent.futures import wait
+
     futures: list[Future[Answer]] = []
     held: deque[tuple[Future[Answer], int]] = deque()
     num_bytes = 0
@@ -151,26 +161,26 @@ def _size(image: str | bytes) -> int:
         return 0
 
 
-def _result(future: "Future[Answer]") -> Answer:
+def _result(future: "Future[Answer]") -> "Answer":
     try:
         return future.result()
     except ValueError as err:  # what the line's settings refuse, such as a path outside of its roots
         raise UsageError(str(err)) from err
 
 
-def _print(answers: list[Answer]) -> None:
+def _print(answers: list["Answer"]) -> None:
     columns = ("item", "pass", "bin", "reason", "label", "score", "decision", "model", "ms")
     print_table(columns, [_row(answer) for answer in answers])
 
 
-def _row(answer: Answer) -> tuple[object, ...]:
+def _row(answer: "Answer") -> tuple[object, ...]:
     facts = answer.to_json()
     score = "-" if answer.score is None else f"{answer.score:.4f}"
     shown = {**facts, "score": score, "ms": f"{answer.ms:.0f}"}
     return tuple("-" if value is None else value for value in shown.values())
 
 
-def _tell(answers: list[Answer]) -> None:
+def _tell(answers: list["Answer"]) -> None:
     """Say on standard error why images could not be read, and how many were decided without a server."""
     for answer in answers:
         if answer.reason == "unreadable" and answer.error:

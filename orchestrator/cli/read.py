@@ -8,16 +8,16 @@ import click
 
 from modeling.errors import ImageError
 from modeling.names import path_to_text
-from modeling.registry.store import ModelStore, ModelVersion
 from orchestrator.cli.libraries import prepare_for_libraries
 from orchestrator.cli.output import json_option, print_json, print_line, print_message
 from orchestrator.cli.outputs import check_outputs, check_picture, overwrite_option, picture_option, write_picture
 from orchestrator.cli.predict import STANDARD_INPUT, device_option, load, named_image
 from orchestrator.cli.speaking import doing
 from orchestrator.contract.errors import NotFoundError, PigeonholeError, UsageError
-from orchestrator.contract.settings import Settings, get_settings
 
 if TYPE_CHECKING:
+    from modeling.registry.store import ModelVersion
+    from orchestrator.contract.settings import Settings
     from orchestrator.pages.read import ReadPage
     from orchestrator.pages.scanned import ScannedPage
 
@@ -54,6 +54,9 @@ def read(
       pigeonhole read demo-output/page.png --model characters
       pigeonhole read letter.jpg --model characters -o letter.txt --picture letter-read.png
     """
+    from modeling.registry.store import ModelStore
+    from orchestrator.contract.settings import get_settings
+
     settings = get_settings()
     check_picture(picture)
     check_outputs([output, picture], [] if page == STANDARD_INPUT else [page], overwrite=overwrite)
@@ -76,7 +79,7 @@ def read(
             _draw(found, version, page, picture)
 
 
-def _open(page: str, settings: Settings) -> "ScannedPage":
+def _open(page: str, settings: "Settings") -> "ScannedPage":
     """The page as an image. Raises NotFoundError or PigeonholeError, which say why it cannot be read."""
     from orchestrator.pages.scanned import open_page
 
@@ -87,13 +90,13 @@ def _open(page: str, settings: Settings) -> "ScannedPage":
         raise kind(f"{path_to_text(page)!r} cannot be read ({err}); give an image of a page, such as a PNG") from err
 
 
-def _read(page: "ScannedPage", version: ModelVersion, device: str) -> "ReadPage":
+def _read(page: "ScannedPage", version: "ModelVersion", device: str) -> "ReadPage":
     from orchestrator.pages.read import read_page
 
     return read_page(page, load(version, device, decodes=False))
 
 
-def _say(found: "ReadPage", version: ModelVersion, page: str) -> None:
+def _say(found: "ReadPage", version: "ModelVersion", page: str) -> None:
     """Say on standard error what was read, and what makes it doubtful."""
     from orchestrator.pages.alphabet import is_character
     from orchestrator.pages.views import VIEWS
@@ -129,7 +132,7 @@ def _write_text(text: str, output: Path) -> None:
     print_message(f"text written to {output}")
 
 
-def _draw(found: "ReadPage", version: ModelVersion, page: str, picture: Path) -> None:
+def _draw(found: "ReadPage", version: "ModelVersion", page: str, picture: Path) -> None:
     from orchestrator.pages.picture import Caption, Reading, draw_page
     from orchestrator.pages.text import DOUBTFUL_BELOW
 

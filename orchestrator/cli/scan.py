@@ -14,8 +14,6 @@ from orchestrator.cli.item_progress import item_progress
 from orchestrator.cli.output import duration, json_option, print_json, print_line, print_message, print_table
 from orchestrator.cli.parameters import layout_option
 from orchestrator.contract.errors import ExitCode, PigeonholeError, UsageError
-from orchestrator.contract.home import cache_folder
-from orchestrator.contract.settings import get_settings
 
 _COLORS = {"error": "red", "warning": "yellow", "info": "cyan"}
 _KINDS = {
@@ -56,6 +54,8 @@ def scan(data: tuple[Path, ...], quarantine: Path | None, layout: Layout | None,
     """
     from modeling.data.forms.joined import open_datasets
     from modeling.data.scan import scan_dataset
+    from orchestrator.contract.home import cache_folder
+    from orchestrator.contract.settings import get_settings
 
     if quarantine is not None:
         for path in data:

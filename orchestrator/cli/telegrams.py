@@ -1,34 +1,28 @@
 """`pigeonhole telegrams`."""
 
-import asyncio
 import contextlib
 import logging
 import signal
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.lines.connect import LineName, LinesView
-from orchestrator.cli.lines.options import DURATION
+from orchestrator.cli.lines.options import DURATION, LineName
 from orchestrator.cli.output import print_message
 from orchestrator.contract.errors import UnavailableError, UsageError
-from orchestrator.contract.lines.answers import Answer, request_key
 from orchestrator.contract.lines.archive import AnswerArchive
-from orchestrator.contract.lines.lookup import look_up
-from orchestrator.contract.lines.settings import Line
-from orchestrator.contract.lines.store import LineStore
-from orchestrator.contract.settings import get_settings
-from orchestrator.lines.client import AsyncLineClient
-from orchestrator.lines.line_server import SERVER_FAULTS
-from orchestrator.lines.request import check_item, check_pass
-from orchestrator.telegrams.connection import MOST_LARGE, Terms
-from orchestrator.telegrams.field_form import FieldForm
-from orchestrator.telegrams.items import Items
 from orchestrator.telegrams.json_form import JsonForm
 from orchestrator.telegrams.messages import Form
-from orchestrator.telegrams.service import Network, Service, check_host, parse_networks
-from orchestrator.telegrams.spool import Spool
+
+if TYPE_CHECKING:
+    from orchestrator.contract.lines.answers import Answer
+    from orchestrator.contract.lines.settings import Line
+    from orchestrator.contract.lines.store import LineStore
+    from orchestrator.lines.client import AsyncLineClient
+    from orchestrator.telegrams.service import Network
+    from orchestrator.telegrams.spool import Spool
 
 _SEEN_S = 5.0
 
@@ -37,7 +31,7 @@ _SEEN_S = 5.0
 class _Options:
     host: str
     port: int
-    allowed: tuple[Network, ...]
+    allowed: tuple["Network", ...]
     heartbeat_s: float
     form: Form
     answers: Path
@@ -67,6 +61,14 @@ def telegrams(line: str, port: int, host: str, allow: tuple[str, ...], fields: P
       pigeonhole telegrams --line post --port 5010
       pigeonhole telegrams --line post --port 5010 --host 0.0.0.0 --allow 10.0.7.0/24 --fields sorter.toml
     """
+    import asyncio
+
+    from orchestrator.cli.lines.connect import LinesView
+    from orchestrator.contract.settings import get_settings
+    from orchestrator.telegrams.field_form import FieldForm
+    from orchestrator.telegrams.service import check_host, parse_networks
+    from orchestrator.telegrams.spool import Spool
+
     if not 100 <= heartbeat_ms <= 600_000:
         raise UsageError(f"--heartbeat is 100ms to 10m, not {heartbeat_ms} ms")
     allowed = parse_networks(allow)
@@ -88,7 +90,19 @@ def telegrams(line: str, port: int, host: str, allow: tuple[str, ...], fields: P
         spool.close()
 
 
-async def _serve(line: Line, store: LineStore, spool: Spool, options: _Options) -> None:
+async def _serve(line: "Line", store: "LineStore", spool: "Spool", options: _Options) -> None:
+    import asyncio
+
+    from orchestrator.contract.lines.answers import request_key
+    from orchestrator.contract.lines.lookup import look_up
+    from orchestrator.contract.settings import get_settings
+    from orchestrator.lines.client import AsyncLineClient
+    from orchestrator.lines.line_server import SERVER_FAULTS
+    from orchestrator.lines.request import check_item, check_pass
+    from orchestrator.telegrams.connection import MOST_LARGE, Terms
+    from orchestrator.telegrams.items import Items
+    from orchestrator.telegrams.service import Service
+
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
@@ -96,7 +110,7 @@ async def _serve(line: Line, store: LineStore, spool: Spool, options: _Options) 
     try:
         archive = AnswerArchive(options.answers)
 
-        def find(item: str, pass_: int) -> Answer | None:
+        def find(item: str, pass_: int) -> "Answer | None":
             return look_up(store, archive, request_key(item, pass_))
 
         def discharge(item: str, pass_: int, bin_: str) -> None:
@@ -118,8 +132,10 @@ async def _serve(line: Line, store: LineStore, spool: Spool, options: _Options) 
         client.abandon()
 
 
-async def _wait_until_seen(client: AsyncLineClient) -> None:
+async def _wait_until_seen(client: "AsyncLineClient") -> None:
     """Wait a while until the client knows the line: before, it would decide the first items alone."""
+    import asyncio
+
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_SEEN_S):
             while client.line is None:

@@ -6,12 +6,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modeling.names import path_to_text
-from modeling.networks.default_network import HOW_TO_GET_WEIGHTS, SMALL_SIDE, DataFacts, choose_network
-from modeling.networks.pretrained.at_hand import Found, UnusableWeights
-from modeling.networks.pretrained.store import WeightsStore, check_weights_name
 from modeling.networks.quality import DEFAULT_QUALITY
 from modeling.networks.state_dicts.plain_files import file_sha256, weights_file
-from modeling.registry.card import CARD_FILE
 from orchestrator.cli.libraries import prepare_for_libraries
 from orchestrator.cli.output import (
     cleaned_up_when_terminated,
@@ -25,13 +21,11 @@ from orchestrator.cli.output import (
 from orchestrator.cli.parameters import architecture_type, weights_key_option
 from orchestrator.cli.speaking import doing
 from orchestrator.contract.errors import NotFoundError, UsageError
-from orchestrator.contract.home import make_home
-from orchestrator.contract.settings import get_settings
 from orchestrator.contract.shown import printable
-from orchestrator.jobs.training import published_weights, weights_at_hand
 
 if TYPE_CHECKING:
     from modeling.exchange.import_pretrained import ImportedWeights
+    from modeling.networks.pretrained.at_hand import Found
 
 
 def print_reading(path: Path) -> None:
@@ -57,6 +51,10 @@ def list_weights(as_json: bool) -> None:
       pigeonhole weights list
       pigeonhole weights list --json
     """
+    from modeling.networks.default_network import HOW_TO_GET_WEIGHTS
+    from orchestrator.contract.settings import get_settings
+    from orchestrator.jobs.training import weights_at_hand
+
     with doing("looking for weights"):
         found = weights_at_hand(get_settings(), print_reading)
     if as_json:
@@ -67,14 +65,18 @@ def list_weights(as_json: bool) -> None:
         print_message(f"no pre-trained weights are at hand; {HOW_TO_GET_WEIGHTS}")
 
 
-def _row(found: Found) -> tuple[object, ...]:
+def _row(found: "Found") -> tuple[object, ...]:
+    from modeling.networks.pretrained.at_hand import UnusableWeights
+
     if isinstance(found, UnusableWeights):
         return found.name, "-", "-", "-", f"unusable: {found.why}"
     classes = "-" if found.num_classes is None else found.num_classes
     return found.name, found.architecture, classes, found.sha256[:12], found.source
 
 
-def _to_json(found: Found) -> dict[str, Any]:
+def _to_json(found: "Found") -> dict[str, Any]:
+    from modeling.networks.pretrained.at_hand import UnusableWeights
+
     value: dict[str, Any] = {"name": found.name, "path": path_to_text(str(found.path)), "origin": found.origin}
     if isinstance(found, UnusableWeights):
         return value | {"error": found.why}
@@ -107,6 +109,11 @@ def import_weights(
       pigeonhole weights import mobilenet_v2-7ebf99e0.pth
       pigeonhole weights import checkpoint.pth --name ours --arch resnet18
     """
+    from modeling.networks.pretrained.store import WeightsStore, check_weights_name
+    from orchestrator.contract.home import make_home
+    from orchestrator.contract.settings import get_settings
+    from orchestrator.jobs.training import published_weights
+
     if name is not None:
         check_weights_name(name)
     settings = get_settings()
@@ -132,6 +139,8 @@ def import_weights(
 
 
 def _print_imported(made: "ImportedWeights") -> None:
+    from modeling.networks.default_network import SMALL_SIDE, DataFacts, choose_network
+
     record = made.record
     classes = "without a last layer" if record.num_classes is None else f"{record.num_classes} classes"
     known = "imported" if made.is_new else "already imported"
@@ -147,6 +156,8 @@ def _print_imported(made: "ImportedWeights") -> None:
 
 def _check_source(file: Path, published: dict[str, str]) -> None:
     """Raises PigeonholeError for what is not a file of weights, or holds those of a model published here."""
+    from modeling.registry.card import CARD_FILE
+
     if not file.exists():
         raise NotFoundError(f"there is no {str(file)!r}; give a file of weights")
     if file.is_dir() and (file / CARD_FILE).exists():
@@ -174,6 +185,10 @@ def remove_weights(name: str, yes: bool, as_json: bool) -> None:
     Examples:
       pigeonhole weights remove mobilenet_v2
     """
+    from modeling.networks.pretrained.store import WeightsStore
+    from orchestrator.contract.settings import get_settings
+    from orchestrator.jobs.training import weights_at_hand
+
     store = WeightsStore(get_settings().imported_weights)
     if name not in store.names():
         for found in weights_at_hand(get_settings(), only=name):

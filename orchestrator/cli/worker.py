@@ -8,7 +8,6 @@ import click
 from orchestrator.cli import speaking
 from orchestrator.contract.access import present_folder_exists
 from orchestrator.contract.queues import ALL_QUEUES
-from orchestrator.stack.process import SAFE_PATH
 
 
 @click.command()
@@ -43,6 +42,8 @@ def worker(queues: str, device: str, lines: str, log_level: str) -> None:
       PIGEONHOLE_SERVER_URL=redis://:secret@queue:6379/0 pigeonhole worker --device cuda:1
       pigeonhole worker --queues classify --lines none
     """
+    from orchestrator.stack.process import SAFE_PATH
+
     command = ["-m", "workers", "--queues", queues, "--device", device, "--lines", lines, "--log-level", log_level]
     if not present_folder_exists():
         os.chdir("/")  # libraries of the worker need one

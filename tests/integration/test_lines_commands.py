@@ -316,7 +316,7 @@ def test_the_last_answers_are_shown_then_those_that_come(home, client, monkeypat
 
     away = iter([False, True, True])
     monkeypatch.setattr("orchestrator.cli.lines.answers.SERVER_AGAIN_S", 0.0)
-    monkeypatch.setattr("orchestrator.cli.lines.answers.wait_for_more", push_another_while_the_server_goes_away)
+    monkeypatch.setattr("orchestrator.lines.follow.wait_for_more", push_another_while_the_server_goes_away)
     followed = run("tail", "post", "--last", "1", "--json", code=130)
 
     assert [json.loads(line)["item"] for line in followed.stdout.splitlines()] == ["c", "d", "e"]

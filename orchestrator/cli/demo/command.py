@@ -4,7 +4,6 @@ from pathlib import Path
 
 import click
 
-from modeling.durable import target_of
 from orchestrator.cli.output import cleaned_up_when_terminated, json_option
 
 PAGE_OUTPUT, LINE_OUTPUT = Path("demo-output"), Path("demo-line-output")
@@ -42,6 +41,8 @@ def demo(line: bool, output: Path | None, seed: int, as_json: bool) -> None:
       pigeonhole demo
       pigeonhole demo --line
     """
+    from modeling.durable import target_of
+
     folder = target_of(Path.cwd() / (output or (LINE_OUTPUT if line else PAGE_OUTPUT)))
     if line:
         from orchestrator.cli.demo.line_report import run_line_demo

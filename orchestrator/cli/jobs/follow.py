@@ -16,11 +16,7 @@ from orchestrator.cli.output import (
     print_message,
 )
 from orchestrator.contract.errors import ExitCode
-from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.ledger.record import FINAL_STATES, JobRecord
-from orchestrator.contract.settings import get_settings
-from orchestrator.jobs.delivery import describe_delivery
-from orchestrator.jobs.follow import describe_bound, exit_code, follow, read_record, show_job, to_json
 
 _NAMES = {"paused_reason": "because"}
 
@@ -35,6 +31,11 @@ def status(job: str, as_json: bool) -> None:
     Example:
       pigeonhole status c261123-143355-7f3a2b --json
     """
+    from orchestrator.contract.jobs.job_folder import JobFolder
+    from orchestrator.contract.settings import get_settings
+    from orchestrator.jobs.delivery import describe_delivery
+    from orchestrator.jobs.follow import describe_bound, show_job
+
     settings = get_settings()
     JobFolder.open(settings, job)
     record, facts = show_job(settings, find_ledger(), job)
@@ -86,6 +87,9 @@ def watch(job: str, timeout_s: float | None, as_json: bool) -> None:
       pigeonhole watch c261123-143355-7f3a2b
     """
     from orchestrator.cli.progress import follow_to_end, print_end
+    from orchestrator.contract.jobs.job_folder import JobFolder
+    from orchestrator.contract.settings import get_settings
+    from orchestrator.jobs.follow import exit_code, to_json
 
     JobFolder.open(get_settings(), job)
     record = _ended(job)
@@ -116,6 +120,10 @@ def wait(jobs: tuple[str, ...], timeout_s: float | None, as_json: bool) -> None:
     Example:
       pigeonhole wait c261123-143355-7f3a2b c261123-143401-52d0aa --timeout 3600
     """
+    from orchestrator.contract.jobs.job_folder import JobFolder
+    from orchestrator.contract.settings import get_settings
+    from orchestrator.jobs.follow import exit_code, follow, to_json
+
     settings = get_settings()
     for job in jobs:
         JobFolder.open(settings, job)
@@ -150,6 +158,9 @@ def cancel(job: str, as_json: bool) -> None:
     Example:
       pigeonhole cancel c261123-143355-7f3a2b
     """
+    from orchestrator.contract.jobs.job_folder import JobFolder
+    from orchestrator.contract.settings import get_settings
+
     folder = JobFolder.open(get_settings(), job)
     outcome = folder.outcome()
     state = outcome.state if outcome else open_client().cancel(job)
@@ -167,5 +178,8 @@ def cancel(job: str, as_json: bool) -> None:
 
 def _ended(job: str) -> JobRecord | None:
     """The record of a job that has ended, from the disk alone; None while it has not."""
+    from orchestrator.contract.settings import get_settings
+    from orchestrator.jobs.follow import read_record
+
     record = read_record(get_settings(), None, job)
     return record if record.ended else None

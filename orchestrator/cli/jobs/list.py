@@ -9,11 +9,7 @@ from orchestrator.cli.client import find_ledger
 from orchestrator.cli.jobs.options import list_options
 from orchestrator.cli.output import duration, print_json, print_message, print_table
 from orchestrator.contract.errors import IntegrityError, MessageError, NotFoundError
-from orchestrator.contract.jobs.job_folder import all_jobs
 from orchestrator.contract.ledger.record import JobRecord
-from orchestrator.contract.settings import get_settings
-from orchestrator.jobs.delivery import describe_delivery, is_failing
-from orchestrator.jobs.follow import read_record, to_json
 
 
 @click.command("list")
@@ -26,6 +22,11 @@ def list_jobs(limit: int, active: bool, as_json: bool) -> None:
       pigeonhole jobs list
       pigeonhole jobs list --active --json
     """
+    from orchestrator.contract.jobs.job_folder import all_jobs
+    from orchestrator.contract.settings import get_settings
+    from orchestrator.jobs.delivery import describe_delivery, is_failing
+    from orchestrator.jobs.follow import read_record, to_json
+
     settings, ledger = get_settings(), find_ledger()
     records: list[tuple[JobRecord, dict[str, Any]]] = []
     for job in all_jobs(settings):

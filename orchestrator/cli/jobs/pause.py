@@ -10,9 +10,7 @@ from modeling.names import path_to_text
 from orchestrator.cli.client import open_client
 from orchestrator.cli.output import json_option, print_json, print_message
 from orchestrator.contract.errors import ExitCode
-from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.ledger.record import FINAL_STATES
-from orchestrator.contract.settings import get_settings
 
 if TYPE_CHECKING:
     from orchestrator.jobs.submit import JobClient
@@ -66,6 +64,9 @@ def _change_all(
     jobs: tuple[str, ...], change: Callable[["JobClient", str], str], words: dict[str, str], name: str, *, as_json: bool
 ) -> None:
     """Change every job, and say what became of it; exits with 1 if one is in a state that has no words."""
+    from orchestrator.contract.jobs.job_folder import JobFolder
+    from orchestrator.contract.settings import get_settings
+
     for job in jobs:
         JobFolder.open(get_settings(), job)
     client = open_client()

@@ -1,17 +1,18 @@
 """`pigeonhole jobs show`."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
 from orchestrator.cli.client import find_ledger
 from orchestrator.cli.output import json_option, print_json, print_line, print_table
 from orchestrator.cli.speaking import doing
-from orchestrator.contract.jobs.attempts import Attempt
-from orchestrator.contract.jobs.history import Event
-from orchestrator.contract.jobs.job_folder import JobFolder
-from orchestrator.contract.settings import get_settings
-from orchestrator.jobs.story import Run, Story, tell_story
+
+if TYPE_CHECKING:
+    from orchestrator.contract.jobs.attempts import Attempt
+    from orchestrator.contract.jobs.history import Event
+    from orchestrator.jobs.story import Run, Story
 
 _FACTS = ("job", "kind", "state", "source", "model", "error", "trouble")
 _MOST_ROWS = 60  # characters
@@ -31,6 +32,10 @@ def show_job(job: str, as_json: bool) -> None:
       pigeonhole jobs show c261123-143355-7f3a2b
       pigeonhole jobs show c261123-143355-7f3a2b --json
     """
+    from orchestrator.contract.jobs.job_folder import JobFolder
+    from orchestrator.contract.settings import get_settings
+    from orchestrator.jobs.story import tell_story
+
     settings = get_settings()
     JobFolder.open(settings, job)
     ledger = find_ledger()
@@ -53,7 +58,7 @@ def show_job(job: str, as_json: bool) -> None:
             print_line(f"{event.at[:19].replace('T', ' ')}  {event.by}: {describe_event(event)}")
 
 
-def _lines(story: Story) -> Iterator[tuple[str, str]]:
+def _lines(story: "Story") -> Iterator[tuple[str, str]]:
     """What the job is, what became of it, and where its files are."""
     facts = story.facts
     for name in _FACTS:
@@ -76,7 +81,7 @@ def _shortened(rows: str) -> str:
     return rows if len(rows) <= _MOST_ROWS else f"{rows[:_MOST_ROWS]}..."
 
 
-def describe_run(run: Run) -> str:
+def describe_run(run: "Run") -> str:
     """How a run began and ended, on one line."""
     began = f"{'resumed' if run.run else 'submitted'} {run.began[:19].replace('T', ' ')} UTC"
     words = [began + (f" by {run.by}" if run.by else "")]
@@ -89,7 +94,7 @@ def describe_run(run: Run) -> str:
     return ", ".join(words) + (f": {run.outcome.error}" if run.outcome.error else "")
 
 
-def describe_attempt(attempt: Attempt) -> str:
+def describe_attempt(attempt: "Attempt") -> str:
     """Who worked on a training or an evaluation, and how that ended, on one line."""
     began = f"{attempt.begin.worker} on {attempt.begin.device}, began {attempt.begin.at:%Y-%m-%d %H:%M:%S} UTC"
     if attempt.end is None:
@@ -98,7 +103,7 @@ def describe_attempt(attempt: Attempt) -> str:
     return f"{began}, ended {attempt.end.at:%Y-%m-%d %H:%M:%S} UTC{left}: {attempt.end.how}"
 
 
-def describe_event(event: Event) -> str:
+def describe_event(event: "Event") -> str:
     """An event and its facts, on one line."""
     facts = dict(event.facts)
     text = str(facts.pop("text", ""))

@@ -2,21 +2,20 @@
 
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.lines.connect import LineName, LinesView
+from orchestrator.cli.lines.options import LineName
 from orchestrator.cli.output import json_option, print_json, print_json_line, print_line, print_message
 from orchestrator.cli.speaking import doing
 from orchestrator.contract.errors import NotFoundError, UsageError
-from orchestrator.contract.lines.answers import Answer, decode_record, request_key
 from orchestrator.contract.lines.archive import AnswerArchive
-from orchestrator.contract.lines.lookup import look_up
-from orchestrator.contract.lines.store import LineStore
-from orchestrator.contract.server import SERVER_ERRORS
-from orchestrator.lines.facts import answer_facts, time_text
-from orchestrator.lines.follow import AnswerFollower, wait_for_more
-from orchestrator.lines.request import check_item, check_pass
+
+if TYPE_CHECKING:
+    from orchestrator.cli.lines.connect import LinesView
+    from orchestrator.contract.lines.answers import Answer
+    from orchestrator.contract.lines.store import LineStore
 
 SERVER_AGAIN_S = 0.5
 
@@ -37,6 +36,9 @@ def look_up_answer(line: str, item: str, pass_: int, as_json: bool) -> None:
       pigeonhole lines answer birds 0001.jpg
       pigeonhole lines answer birds 0001.jpg --pass 2 --json
     """
+    from orchestrator.cli.lines.connect import LinesView
+    from orchestrator.lines.facts import answer_facts
+
     answer = _find(LinesView(), line, item, pass_)
     if answer is None:
         raise NotFoundError(f"line {line!r} has no answer for item {item!r}, pass {pass_}: not pushed, or forgotten")
@@ -62,6 +64,9 @@ def tail(line: str, last: int, no_follow: bool, as_json: bool) -> None:
       pigeonhole lines tail birds
       pigeonhole lines tail birds --json --last 0
     """
+    from orchestrator.cli.lines.connect import LinesView
+    from orchestrator.lines.facts import answer_facts
+
     view = LinesView()
     for answers in _follow(line, view.store(view.get(line)), last):
         for answer in answers:
@@ -70,8 +75,11 @@ def tail(line: str, last: int, no_follow: bool, as_json: bool) -> None:
             return
 
 
-def _follow(line: str, store: LineStore, last: int) -> Iterator[list[Answer]]:
+def _follow(line: str, store: "LineStore", last: int) -> Iterator[list["Answer"]]:
     """The answers as they come; a server that goes away is waited for, and that is said."""
+    from orchestrator.contract.server import SERVER_ERRORS
+    from orchestrator.lines.follow import AnswerFollower, wait_for_more
+
     follower = AnswerFollower(store, last)
     yield follower.read()
     away = False
@@ -92,8 +100,12 @@ def _follow(line: str, store: LineStore, last: int) -> Iterator[list[Answer]]:
         yield answers
 
 
-def _find(view: LinesView, line: str, item: str, pass_: int) -> Answer | None:
+def _find(view: "LinesView", line: str, item: str, pass_: int) -> "Answer | None":
     """What is late is answered first; without a server, only the files of the home are read."""
+    from orchestrator.contract.lines.answers import decode_record, request_key
+    from orchestrator.contract.lines.lookup import look_up
+    from orchestrator.lines.request import check_item, check_pass
+
     try:
         key = request_key(check_item(item), check_pass(pass_))
     except ValueError as err:
@@ -108,7 +120,9 @@ def _find(view: LinesView, line: str, item: str, pass_: int) -> Answer | None:
     return decode_record(record)
 
 
-def _row(answer: Answer) -> str:
+def _row(answer: "Answer") -> str:
+    from orchestrator.lines.facts import time_text
+
     at = time_text(answer.answered_ms) or ""
     score = "-" if answer.score is None else f"{answer.score:.3f}"
     words = (answer.reason or "accepted") + (f" ({answer.cause})" if answer.cause else "")

@@ -3,21 +3,20 @@
 from collections.abc import Iterable
 from dataclasses import replace
 from difflib import get_close_matches
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
-import redis
 
-from orchestrator.cli.lines.connect import LineName, LinesView, open_registry
 from orchestrator.cli.lines.facts import bin_states, closed_labels
+from orchestrator.cli.lines.options import LineName
 from orchestrator.cli.output import confirm_removal, json_option, print_json, print_message, print_table
 from orchestrator.contract.errors import UnavailableError, UsageError
-from orchestrator.contract.lines.settings import Line
-from orchestrator.contract.lines.status import LineStatus, read_status
-from orchestrator.contract.lines.store import LineStore
 from orchestrator.contract.server_url import redact
-from orchestrator.lines.facts import line_facts
-from orchestrator.lines.labels import shown
+
+if TYPE_CHECKING:
+    from orchestrator.contract.lines.settings import Line
+    from orchestrator.contract.lines.status import LineStatus
+    from orchestrator.contract.lines.store import LineStore
 
 Change = Literal["full", "disable", "enable"]
 
@@ -51,6 +50,9 @@ def resume_line(line: str, as_json: bool) -> None:
 
 
 def _set_paused(name: str, *, paused: bool, as_json: bool) -> None:
+    from orchestrator.cli.lines.connect import open_registry
+    from orchestrator.lines.facts import line_facts
+
     registry = open_registry()
     before = registry.get(name)
     after = registry.change(name, lambda present: replace(present, paused=paused))
@@ -74,6 +76,8 @@ def remove_line(line: str, yes: bool, server_is_gone: bool, as_json: bool) -> No
       pigeonhole lines remove birds
       pigeonhole lines remove birds --yes --json
     """
+    from orchestrator.cli.lines.connect import open_registry
+
     registry = open_registry()
     found = registry.last_known(line)
     if server_is_gone and found is not None and found.settings.server is None:
@@ -91,8 +95,12 @@ def remove_line(line: str, yes: bool, server_is_gone: bool, as_json: bool) -> No
         print_message(f"removed line {line}")
 
 
-def _status_to_remove(store: LineStore, line: Line) -> LineStatus:
+def _status_to_remove(store: "LineStore", line: "Line") -> "LineStatus":
     """Raises UnavailableError where a server of the line's own does not answer."""
+    import redis
+
+    from orchestrator.contract.lines.status import read_status
+
     try:
         return read_status(store, line)
     except (redis.RedisError, OSError) as err:
@@ -121,6 +129,8 @@ def change_bins(line: str, change: Change | None, bins: tuple[str, ...], as_json
       pigeonhole lines bins birds full 3
       pigeonhole lines bins birds enable 3
     """
+    from orchestrator.cli.lines.connect import LinesView, open_registry
+
     if change is None:
         _show_bins(LinesView().get(line), as_json=as_json)
         return
@@ -136,7 +146,9 @@ def change_bins(line: str, change: Change | None, bins: tuple[str, ...], as_json
     _warn(after)
 
 
-def _show_bins(line: Line, *, as_json: bool) -> None:
+def _show_bins(line: "Line", *, as_json: bool) -> None:
+    from orchestrator.lines.labels import shown
+
     states = bin_states(line)
     if as_json:
         print_json({"line": line.name, "map_version": line.map_version, "bins": states})
@@ -146,7 +158,7 @@ def _show_bins(line: Line, *, as_json: bool) -> None:
     _warn(line)
 
 
-def _require_bins(line: Line, bins: Iterable[str]) -> None:
+def _require_bins(line: "Line", bins: Iterable[str]) -> None:
     known = bin_states(line)
     for name in bins:
         if name in known:
@@ -158,7 +170,7 @@ def _require_bins(line: Line, bins: Iterable[str]) -> None:
         raise UsageError(f"line {line.name!r} has no bin {name!r}; {hint}there are {', '.join(known) or 'none'}")
 
 
-def _with_bins(line: Line, change: Change, bins: tuple[str, ...]) -> Line:
+def _with_bins(line: "Line", change: Change, bins: tuple[str, ...]) -> "Line":
     others = replace(
         line,
         full=tuple(name for name in line.full if change == "disable" or name not in bins),
@@ -169,7 +181,9 @@ def _with_bins(line: Line, change: Change, bins: tuple[str, ...]) -> Line:
     return others if change == "enable" else replace(others, disabled=tuple(sorted({*others.disabled, *bins})))
 
 
-def _warn(line: Line) -> None:
+def _warn(line: "Line") -> None:
+    from orchestrator.lines.labels import shown
+
     if closed := closed_labels(line):
         labels = "label" if len(closed) == 1 else "labels"
         print_message(

@@ -1,13 +1,10 @@
 """What commands of lines share: the registry of this home and its server, and the lines as both know them."""
 
 from pathlib import Path
-from typing import Any
 
-import click
 import redis
-from click.shell_completion import CompletionItem
 
-from orchestrator.contract.errors import NotFoundError, UnavailableError, UsageError
+from orchestrator.contract.errors import NotFoundError, UnavailableError
 from orchestrator.contract.home import check_server, join_server, read_home_id
 from orchestrator.contract.lines.registry import (
     LineRegistry,
@@ -17,26 +14,10 @@ from orchestrator.contract.lines.registry import (
     read_line,
     unknown_line,
 )
-from orchestrator.contract.lines.settings import Line, check_line_name
+from orchestrator.contract.lines.settings import Line
 from orchestrator.contract.lines.store import LineStore
 from orchestrator.contract.server import connect, connect_raw, require_answer
 from orchestrator.contract.settings import Settings, get_settings
-
-
-class LineName(click.ParamType[str]):
-    """The name of a line; completed from the lines of the home, without a server."""
-
-    name = "LINE"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        try:
-            return check_line_name(str(value))
-        except UsageError as err:
-            self.fail(str(err), param, ctx)
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        names = [path.parent.name for path in (get_settings().home / "lines").glob("*/line.json")]
-        return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
 
 
 def open_registry(*, join: bool = False) -> LineRegistry:

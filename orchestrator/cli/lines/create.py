@@ -2,22 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from modeling.registry.store import ModelStore
-from orchestrator.cli.lines.connect import LineName, open_registry
 from orchestrator.cli.lines.facts import changes
-from orchestrator.cli.lines.options import given_settings, line_options
+from orchestrator.cli.lines.options import LineName, given_settings, line_options
 from orchestrator.cli.output import json_option, print_json, print_message
 from orchestrator.contract.errors import UsageError
-from orchestrator.contract.lines.settings import Line, LineSettings
-from orchestrator.contract.server import connect_raw, require_answer
-from orchestrator.contract.settings import get_settings
-from orchestrator.lines.facts import line_facts
-from orchestrator.lines.labels import MapFindings, check_map
-from orchestrator.lines.line_file import checked_settings
+
+if TYPE_CHECKING:
+    from orchestrator.contract.lines.settings import Line, LineSettings
+    from orchestrator.lines.labels import MapFindings
 
 _REQUIRED = {"model": "--model", "fallback": "--fallback", "review": "--review"}
 
@@ -38,6 +34,10 @@ def create_line(line: str | None, server: str | None, as_json: bool, **options: 
           --fallback reject --review hand
       pigeonhole lines create --file birds.toml
     """
+    from orchestrator.cli.lines.connect import open_registry
+    from orchestrator.contract.server import connect_raw, require_answer
+    from orchestrator.lines.line_file import checked_settings
+
     values = given_settings(options)
     if server is not None:
         values["server"] = server
@@ -75,6 +75,8 @@ def set_line(line: str, as_json: bool, **options: Any) -> None:
       pigeonhole lines set birds --deadline 300ms
       pigeonhole lines set birds --bin owl=5 --remove-bin wren
     """
+    from orchestrator.cli.lines.connect import open_registry
+
     values = given_settings(options)
     if not (values or options["removed"] or options["no_degraded"] or options["no_roots"]):
         raise UsageError("nothing to change; give an option such as --deadline, or a --file")
@@ -94,8 +96,10 @@ def _require(values: Mapping[str, Any]) -> None:
         raise UsageError(f"line {values['name']!r} needs {', '.join(missing)}")
 
 
-def _changed(settings: LineSettings, values: Mapping[str, Any], options: Mapping[str, Any]) -> LineSettings:
+def _changed(settings: "LineSettings", values: Mapping[str, Any], options: Mapping[str, Any]) -> "LineSettings":
     """The settings after a change; name and server are fixed: what waits and the answers are there."""
+    from orchestrator.lines.line_file import checked_settings
+
     for name in ("name", "server"):
         if name in values and values[name] != getattr(settings, name):
             raise UsageError(f"the {name} of a line cannot be changed; create another line")
@@ -113,21 +117,27 @@ def _changed(settings: LineSettings, values: Mapping[str, Any], options: Mapping
     return checked_settings({**present, **values, "bins": bins, **cleared}, f"line {settings.name!r}")
 
 
-def _with_settings(line: Line, settings: LineSettings) -> Line:
+def _with_settings(line: "Line", settings: "LineSettings") -> "Line":
     """The line with other settings; a bin that the map has no more is neither full nor disabled."""
     left = {name for bins in settings.bins.values() for name in bins}
     full, disabled = (tuple(name for name in names if name in left) for names in (line.full, line.disabled))
     return replace(line, settings=settings, full=full, disabled=disabled)
 
 
-def _check(settings: LineSettings, *, allow_unknown: bool) -> MapFindings:
+def _check(settings: "LineSettings", *, allow_unknown: bool) -> "MapFindings":
+    from modeling.registry.store import ModelStore
+    from orchestrator.contract.settings import get_settings
+    from orchestrator.lines.labels import check_map
+
     findings = check_map(settings, ModelStore(get_settings().models))
     if not allow_unknown:
         findings.require_known()
     return findings
 
 
-def _report(line: Line, findings: MapFindings, *, as_json: bool, words: str) -> None:
+def _report(line: "Line", findings: "MapFindings", *, as_json: bool, words: str) -> None:
+    from orchestrator.lines.facts import line_facts
+
     for warning in findings.warnings():
         print_message(f"warning: {warning}", color="yellow")
     if as_json:

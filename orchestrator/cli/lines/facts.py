@@ -1,15 +1,16 @@
 """A line as commands show it: as data, and as lines for people."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.output import size_text
 from orchestrator.contract.lines.quantities import duration_text
-from orchestrator.contract.lines.settings import Line, LineSettings
 from orchestrator.contract.server_url import redact
-from orchestrator.lines.facts import settings_facts
+
+if TYPE_CHECKING:
+    from orchestrator.contract.lines.settings import Line, LineSettings
 
 
-def readable_settings(settings: LineSettings) -> dict[str, str]:
+def readable_settings(settings: "LineSettings") -> dict[str, str]:
     """The settings but for name, bins and what nobody set, with units."""
     facts = {
         "model": settings.model,
@@ -27,8 +28,10 @@ def readable_settings(settings: LineSettings) -> dict[str, str]:
     return {name: text for name, text in facts.items() if text}
 
 
-def changes(before: Line, after: Line) -> list[str]:
+def changes(before: "Line", after: "Line") -> list[str]:
     """What a change did, in words."""
+    from orchestrator.lines.facts import settings_facts
+
     old, new = settings_facts(before.settings), settings_facts(after.settings)
     names = [name for name in new if name != "bins" and new[name] != old[name]]
     changed = [f"{name}: {_value(old[name])} -> {_value(new[name])}" for name in names]
@@ -39,19 +42,19 @@ def changes(before: Line, after: Line) -> list[str]:
     return changed + ([f"and the bins of {len(labels) - 3} more labels"] if len(labels) > 3 else [])
 
 
-def bin_states(line: Line) -> dict[str, str]:
+def bin_states(line: "Line") -> dict[str, str]:
     """Each bin of the map, in its order: `open`, `full`, `disabled`, or both of these."""
     names = dict.fromkeys(name for bins in line.settings.bins.values() for name in bins)
     marks = {"full": line.full, "disabled": line.disabled}
     return {name: " and ".join(mark for mark, closed in marks.items() if name in closed) or "open" for name in names}
 
 
-def closed_labels(line: Line) -> list[str]:
+def closed_labels(line: "Line") -> list[str]:
     """The labels of which every bin is full or disabled: their items are answered with `bin_full`."""
     return [label for label, bins in line.settings.bins.items() if line.closed.issuperset(bins)]
 
 
-def _kept_images(settings: LineSettings) -> str:
+def _kept_images(settings: "LineSettings") -> str:
     if not settings.keeps_images:
         return "not kept"
     bounds = f"{duration_text(settings.keep_images_s * 1000)}, {size_text(settings.keep_images_bytes)}"

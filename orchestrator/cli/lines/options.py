@@ -1,4 +1,4 @@
-"""The options that `lines create` and `lines set` share, and the settings that they make."""
+"""Arguments and options of commands of lines, and the settings that `lines create` and `lines set` make of them."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from modeling.names import path_to_text
 from orchestrator.cli.parameters import Parsed
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.lines.quantities import parse_duration_ms, parse_share, parse_size
-from orchestrator.lines.line_file import parse_bins, read_line_file
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -19,8 +19,30 @@ DURATION = Parsed("TIME", parse_duration_ms)
 SIZE = Parsed("SIZE", parse_size)
 
 
+class LineName(click.ParamType[str]):
+    """The name of a line; completed from the lines of the home, without a server."""
+
+    name = "LINE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from orchestrator.contract.lines.settings import check_line_name
+
+        try:
+            return check_line_name(str(value))
+        except UsageError as err:
+            self.fail(str(err), param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from orchestrator.contract.settings import get_settings
+
+        names = [path.parent.name for path in (get_settings().home / "lines").glob("*/line.json")]
+        return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
+
+
 def _label_and_bins(text: str) -> tuple[str, list[str]]:
     """A label may hold an equals sign, a bin may not."""
+    from orchestrator.lines.line_file import parse_bins
+
     label, separator, bins = text.rpartition("=")
     if not separator or not label or not bins:
         raise UsageError(f"{text!r} is not LABEL=BIN or LABEL=BIN,BIN2, such as owl=3 or owl=3,4")
@@ -70,6 +92,8 @@ def given_settings(options: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises NotFoundError and UsageError for a file that cannot be used, UsageError for a label given twice.
     """
+    from orchestrator.lines.line_file import read_line_file
+
     file = options["file"]
     values = read_line_file(file) if file is not None else {}
     plain = ("model", "deadline_ms", "fallback", "review", "degraded", "max_requests", "max_bytes", "max_image_bytes",

@@ -1,20 +1,20 @@
 """`pigeonhole lines list` and `show`."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from modeling.errors import ModelingError
-from modeling.registry.store import ModelStore
-from orchestrator.cli.lines.connect import LineName, LinesView
 from orchestrator.cli.lines.facts import bin_states, readable_settings
+from orchestrator.cli.lines.options import LineName
 from orchestrator.cli.output import json_option, print_json, print_line, print_message, print_table, size_text
 from orchestrator.contract.errors import NotFoundError, UnavailableError, UsageError
 from orchestrator.contract.lines.quantities import duration_text
-from orchestrator.contract.lines.settings import Line
-from orchestrator.contract.lines.status import LineStatus, WorkerOfLine, read_status
-from orchestrator.contract.settings import get_settings
-from orchestrator.lines.facts import line_facts, status_facts
+
+if TYPE_CHECKING:
+    from orchestrator.cli.lines.connect import LinesView
+    from orchestrator.contract.lines.settings import Line
+    from orchestrator.contract.lines.status import LineStatus, WorkerOfLine
 
 LABELS_SHOWN = 20
 
@@ -30,6 +30,9 @@ def list_lines(as_json: bool) -> None:
     Example:
       pigeonhole lines list
     """
+    from orchestrator.cli.lines.connect import LinesView
+    from orchestrator.lines.facts import line_facts, status_facts
+
     view = LinesView()
     if view.trouble:
         print_message(f"showing only what is on the disk: {view.trouble}", color="yellow")
@@ -77,6 +80,9 @@ def show_line(line: str, as_json: bool) -> None:
     Example:
       pigeonhole lines show birds --json
     """
+    from orchestrator.cli.lines.connect import LinesView
+    from orchestrator.lines.facts import line_facts, status_facts
+
     view = LinesView()
     found = view.get(line)
     if view.trouble:
@@ -93,8 +99,10 @@ def show_line(line: str, as_json: bool) -> None:
         print_line(f"{'worker':14} {_describe_worker(worker)}")
 
 
-def _status(view: LinesView, line: Line) -> LineStatus | None:
+def _status(view: "LinesView", line: "Line") -> "LineStatus | None":
     """None where the line's server does not answer, with a message unless that is the server of all lines."""
+    from orchestrator.contract.lines.status import read_status
+
     try:
         return read_status(view.store(line), line)
     except UnavailableError as err:
@@ -103,22 +111,25 @@ def _status(view: LinesView, line: Line) -> LineStatus | None:
         return None
 
 
-def _model_version(line: Line) -> str | None:
+def _model_version(line: "Line") -> str | None:
     """The version for which the model's reference stands now; None where this machine does not know it."""
+    from modeling.registry.store import ModelStore
+    from orchestrator.contract.settings import get_settings
+
     try:
         return ModelStore(get_settings().models).resolve(line.settings.model).ref
     except ModelingError:
         return None
 
 
-def _readable(line: Line, status: LineStatus | None, version: str | None) -> dict[str, str]:
+def _readable(line: "Line", status: "LineStatus | None", version: str | None) -> dict[str, str]:
     settings = readable_settings(line.settings)
     if version not in (None, line.settings.model):
         settings["model"] += f", now {version}"
     return {"line": line.name, "state": _describe_state(status)} | _waiting(line, status) | settings
 
 
-def _describe_state(status: LineStatus | None) -> str:
+def _describe_state(status: "LineStatus | None") -> str:
     if status is None:
         return "unknown"
     if status.state != "opening":
@@ -128,7 +139,7 @@ def _describe_state(status: LineStatus | None) -> str:
     return "opening: no worker has it; start one with `pigeonhole up` or `pigeonhole worker`"
 
 
-def _waiting(line: Line, status: LineStatus | None) -> dict[str, str]:
+def _waiting(line: "Line", status: "LineStatus | None") -> dict[str, str]:
     if status is None:
         return {}
     requests = f"{status.num_waiting:,} of {line.settings.max_requests:,} requests"
@@ -139,7 +150,7 @@ def _waiting(line: Line, status: LineStatus | None) -> dict[str, str]:
     return facts
 
 
-def _print_bins(line: Line) -> None:
+def _print_bins(line: "Line") -> None:
     """The bins of the labels, with what closes them."""
     states = bin_states(line)
     for label, bins in list(line.settings.bins.items())[:LABELS_SHOWN]:
@@ -149,7 +160,7 @@ def _print_bins(line: Line) -> None:
         print_line(f"{'bin':14} and those of {len(line.settings.bins) - LABELS_SHOWN} more labels; see --json")
 
 
-def _describe_worker(worker: WorkerOfLine) -> str:
+def _describe_worker(worker: "WorkerOfLine") -> str:
     if not worker.alive:
         return f"{worker.worker}: gone" + (f"; {worker.trouble}" if worker.trouble else "")
     words = [str(worker.facts.get("state", "opening"))]

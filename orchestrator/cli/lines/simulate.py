@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from modeling.images.quotas import num_cores
-from orchestrator.cli.lines.connect import LineName, LinesView
+from orchestrator.cli.lines.options import LineName
 from orchestrator.cli.output import (
     duration,
     json_option,
@@ -24,18 +25,12 @@ from orchestrator.cli.output import (
 from orchestrator.cli.speaking import doing
 from orchestrator.contract.access import describe_access
 from orchestrator.contract.errors import ExitCode, UnavailableError, UsageError
-from orchestrator.contract.ledger.ledger import Ledger
-from orchestrator.contract.lines.settings import Line
-from orchestrator.contract.lines.status import LineStatus, read_status
-from orchestrator.contract.lines.store import LineStore
-from orchestrator.contract.server import connect, connect_raw
-from orchestrator.contract.settings import get_settings
-from orchestrator.jobs.sources import open_source
-from orchestrator.jobs.walk import SourceOptions
-from orchestrator.lines.client import LineClient
-from orchestrator.lines.simulate.arrivals import Load
-from orchestrator.lines.simulate.figures import LATE_SEND_MS, Figures
-from orchestrator.lines.simulate.run import LinePusher, Outcome, Simulation
+
+if TYPE_CHECKING:
+    from orchestrator.contract.lines.settings import Line
+    from orchestrator.contract.lines.status import LineStatus
+    from orchestrator.lines.simulate.figures import Figures
+    from orchestrator.lines.simulate.run import Outcome, Simulation
 
 MOST_IMAGES = 100_000  # of the folder: more are not looked at
 OPENING_S = 120.0  # a worker that has just started imports its libraries, then loads and warms the model
@@ -75,6 +70,11 @@ def simulate_line(line: str, images: str, plot: Path | None, burst: bool, as_jso
       pigeonhole lines simulate post --images photos/ --per-second 8
       pigeonhole lines simulate post --images photos/ --per-second 20 --poisson --distance 1.5 --plot post.png
     """
+    from orchestrator.contract.settings import get_settings
+    from orchestrator.lines.client import LineClient
+    from orchestrator.lines.simulate.arrivals import Load
+    from orchestrator.lines.simulate.run import LinePusher, Simulation
+
     belt = Load(**load)  # type: ignore[arg-type]
     paths = _find_images(images)
     if plot is not None:
@@ -106,6 +106,9 @@ def simulate_line(line: str, images: str, plot: Path | None, burst: bool, as_jso
 
 def _find_images(images: str) -> list[Path]:
     """Raises NotFoundError and UsageError where there is none."""
+    from orchestrator.jobs.sources import open_source
+    from orchestrator.jobs.walk import SourceOptions
+
     if images == "-":
         raise UsageError("--images - is not a folder; name one")
     source = open_source(images, SourceOptions())
@@ -124,8 +127,14 @@ def _check_plot(plot: Path) -> None:
         raise UsageError(f"--plot {str(plot)!r} cannot be written: {describe_access(str(folder))}")
 
 
-def _open_line(name: str) -> tuple[Line, Callable[[], LineStatus]]:
+def _open_line(name: str) -> tuple["Line", Callable[[], "LineStatus"]]:
     """The line, and a look at its workers. Raises NotFoundError, UsageError where it is paused."""
+    from orchestrator.cli.lines.connect import LinesView
+    from orchestrator.contract.lines.status import read_status
+    from orchestrator.contract.lines.store import LineStore
+    from orchestrator.contract.server import connect_raw
+    from orchestrator.contract.settings import get_settings
+
     view = LinesView()
     if view.trouble is not None:
         raise view.trouble
@@ -139,8 +148,12 @@ def _open_line(name: str) -> tuple[Line, Callable[[], LineStatus]]:
     return line, lambda: read_status(store, line)
 
 
-def _wait_until_open(line: Line, look: Callable[[], LineStatus]) -> None:
+def _wait_until_open(line: "Line", look: Callable[[], "LineStatus"]) -> None:
     """Raises UnavailableError where no worker is alive, or none opens the line in time."""
+    from orchestrator.contract.ledger.ledger import Ledger
+    from orchestrator.contract.server import connect
+    from orchestrator.contract.settings import get_settings
+
     live_workers = Ledger(connect(get_settings().require_server_url())).live_workers
     workers, start = look().workers, time.monotonic()
     if not any(worker.is_open for worker in workers):
@@ -172,7 +185,7 @@ class _Progress:
         self._start = time.monotonic()
         self._printed = self._start
 
-    def __call__(self, simulation: Simulation) -> None:
+    def __call__(self, simulation: "Simulation") -> None:
         now = time.monotonic()
         text = "measuring how many items a second the line takes"
         if simulation.is_on_belt:
@@ -191,7 +204,7 @@ class _Progress:
 # After it
 
 
-def _print_outcome(outcome: Outcome, num_images: int) -> None:
+def _print_outcome(outcome: "Outcome", num_images: int) -> None:
     load, plan, figures = outcome.load, outcome.plan, outcome.figures
     deadline = "the gate" if plan.deadline_ms >= plan.gate_ms else f"{plan.deadline_ms:,.0f} ms, the line's own"
     spaced = "at random (Poisson)" if load.poisson else "evenly spaced"
@@ -215,7 +228,9 @@ def _print_outcome(outcome: Outcome, num_images: int) -> None:
         print_line(f"{name:11}{text}", bold=True if name == "missed" and figures.num_missed else None)
 
 
-def _summary(outcome: Outcome) -> list[tuple[str, str]]:
+def _summary(outcome: "Outcome") -> list[tuple[str, str]]:
+    from orchestrator.lines.simulate.figures import LATE_SEND_MS
+
     figures, times, generator = outcome.figures, outcome.figures.times, outcome.figures.generator
     causes = ", ".join(f"{cause} {num:,}" for cause, num in figures.by_cause.items())
     missed = (
@@ -243,7 +258,7 @@ def _summary(outcome: Outcome) -> list[tuple[str, str]]:
     return rows
 
 
-def _capacity(outcome: Outcome) -> str:
+def _capacity(outcome: "Outcome") -> str:
     capacity = outcome.capacity
     if capacity is None:
         return "not measured"
@@ -255,7 +270,9 @@ def _capacity(outcome: Outcome) -> str:
     return text + ("; this process was the limit" if capacity.client_bound else "")
 
 
-def _invalid(figures: Figures) -> str:
+def _invalid(figures: "Figures") -> str:
+    from orchestrator.lines.simulate.figures import LATE_SEND_MS
+
     generator = figures.generator
     return (
         f"the figures are not valid: {generator.num_late:,} of {figures.num_items:,} pushes began more than "
@@ -264,11 +281,11 @@ def _invalid(figures: Figures) -> str:
     )
 
 
-def _percent(num: int, figures: Figures) -> str:
+def _percent(num: int, figures: "Figures") -> str:
     return f"{100 * num / max(figures.num_items, 1):.2f} %"
 
 
-def _title(outcome: Outcome) -> str:
+def _title(outcome: "Outcome") -> str:
     spaced = ", at random" if outcome.load.poisson else ""
     return (
         f"line {outcome.line}, {outcome.model}: {outcome.load.per_second:g} items a second{spaced}; "

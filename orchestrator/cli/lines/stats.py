@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.lines.connect import LineName, LinesView
+from orchestrator.cli.lines.options import LineName
 from orchestrator.cli.output import duration, json_option, print_json, print_line, print_table
 from orchestrator.contract.lines.limits import MOST_MINUTES
-from orchestrator.contract.lines.stats import Histogram, LineStats, read_stats
-from orchestrator.lines.facts import QUANTILES, stats_facts
+
+if TYPE_CHECKING:
+    from orchestrator.contract.lines.stats import Histogram, LineStats
 
 _BAR = 40
 _COUNTS = {
@@ -43,6 +45,10 @@ def show_stats(line: str, minutes: int, as_json: bool) -> None:
       pigeonhole lines stats birds
       pigeonhole lines stats birds --minutes 60 --json
     """
+    from orchestrator.cli.lines.connect import LinesView
+    from orchestrator.contract.lines.stats import read_stats
+    from orchestrator.lines.facts import stats_facts
+
     view = LinesView()
     store = view.store(view.get(line))
     recent, whole = read_stats(store, minutes), read_stats(store)
@@ -56,7 +62,7 @@ def show_stats(line: str, minutes: int, as_json: bool) -> None:
     _print_histogram(whole.latency)
 
 
-def _rows(stats: LineStats) -> Iterator[tuple[str, str]]:
+def _rows(stats: "LineStats") -> Iterator[tuple[str, str]]:
     """One row a figure; what never happened has none."""
     rate = f" ({stats.answers / stats.seconds:.1f} a second)" if stats.seconds > 0 else ""
     yield "pushes admitted", f"{stats.admitted:,}"
@@ -83,13 +89,15 @@ def _group(words: str, counts: Mapping[str, int]) -> Iterator[tuple[str, str]]:
         yield f"{words} {name}", f"{num:,}"
 
 
-def _times(words: str, histogram: Histogram) -> Iterator[tuple[str, str]]:
+def _times(words: str, histogram: "Histogram") -> Iterator[tuple[str, str]]:
+    from orchestrator.lines.facts import QUANTILES
+
     if histogram.num:
         found = [f"{name} {histogram.quantile(share):.0f}" for name, share in QUANTILES.items()]
         yield f"{words} (ms)", ", ".join(found)
 
 
-def _print_histogram(histogram: Histogram) -> None:
+def _print_histogram(histogram: "Histogram") -> None:
     """The times to the answer since the beginning, a bar for each bucket that is not empty."""
     counts = [(f"{bound:,} ms", num) for bound, num in histogram.counts if num]
     counts += [("longer", histogram.more)] if histogram.more else []

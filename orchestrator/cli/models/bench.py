@@ -5,11 +5,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from modeling.registry.store import ModelStore
 from orchestrator.cli.libraries import prepare_for_libraries
 from orchestrator.cli.output import json_option, print_json, print_message, print_table
 from orchestrator.cli.speaking import doing
-from orchestrator.contract.settings import get_settings
 
 if TYPE_CHECKING:
     from modeling.inference.bench import Speed
@@ -29,6 +27,9 @@ def bench_model(model: str, device: str, as_json: bool) -> None:
     Example:
       pigeonhole models bench birds
     """
+    from modeling.registry.store import ModelStore
+    from orchestrator.contract.settings import get_settings
+
     version = ModelStore(get_settings().models).resolve(model)
     prepare_for_libraries()
     from modeling.inference.bench import bench_engines  # torch: seconds

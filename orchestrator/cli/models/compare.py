@@ -9,15 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modeling.data.layout import Layout
-from modeling.durable import replace_durably
 from modeling.inference.engines.precision import WANTED_PRECISIONS, WantedPrecision
 from orchestrator.cli.libraries import prepare_for_libraries
 from orchestrator.cli.output import json_option, print_json, print_line, print_message, print_table, redraw_line
 from orchestrator.cli.parameters import layout_option
 from orchestrator.cli.speaking import doing
 from orchestrator.contract.errors import UsageError
-from orchestrator.contract.settings import get_settings
-from orchestrator.jobs.pinned import check_precision, pin_model
 
 if TYPE_CHECKING:
     from modeling.evaluation.compare_models import Compared
@@ -67,6 +64,10 @@ def compare_command(
       pigeonhole models compare birds@1 birds@2 held-out/
       pigeonhole models compare birds@champion birds --part test photos/ -o comparison.json
     """
+    from modeling.durable import replace_durably
+    from orchestrator.contract.settings import get_settings
+    from orchestrator.jobs.pinned import check_precision, pin_model
+
     prepare_for_libraries()
     from modeling.evaluation.compare_models import CompareRequest, compare_models
 

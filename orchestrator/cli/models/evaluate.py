@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from modeling.data.layout import PARTS, DataPart, Layout
-from modeling.durable import decode_json
 from modeling.inference.engines.precision import WANTED_PRECISIONS, WantedPrecision
 from modeling.metrics.evaluation import EngineFigures
 from modeling.metrics.verdict import EvaluationVerdict
@@ -18,9 +17,9 @@ from orchestrator.cli.parameters import layout_option, notify_option, priority_o
 from orchestrator.contract.errors import IntegrityError
 from orchestrator.contract.ledger.record import JobRecord
 from orchestrator.contract.ledger.words import Priority
-from orchestrator.contract.settings import Settings
-from orchestrator.jobs.follow import to_json
-from orchestrator.jobs.specs import EvaluateSpec
+
+if TYPE_CHECKING:
+    from orchestrator.contract.settings import Settings
 
 WORST_CLASSES = 5  # shown; the report has all
 ABSENT_SHOWN = 10  # classes without images; the JSON has all
@@ -72,11 +71,16 @@ def evaluate_model(
       pigeonhole models evaluate birds@2 photos/ --part test -o birds-2-test
       pigeonhole models evaluate birds photos/ --json
     """
+    from orchestrator.jobs.specs import EvaluateSpec
+
     spec = EvaluateSpec(model, data, output, part, precision, layout, idempotency_key, notify, not detach, priority)
     submit_and_follow(spec, _show_evaluation, detach=detach, as_json=as_json)
 
 
-def _show_evaluation(settings: Settings, record: JobRecord, as_json: bool) -> None:
+def _show_evaluation(settings: "Settings", record: JobRecord, as_json: bool) -> None:
+    from modeling.durable import decode_json
+    from orchestrator.jobs.follow import to_json
+
     if record.state != "succeeded":
         if as_json:
             print_json(to_json(settings, record))

@@ -6,12 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from modeling.durable import staging_folder
-from modeling.exchange.labels import numbered
-from modeling.networks.architectures import get_architecture
 from modeling.networks.state_dicts.plain_files import path_inside
-from modeling.registry.card import CARD_FILE
-from modeling.registry.store import ModelStore, ModelVersion, check_model_name
 from orchestrator.cli.libraries import prepare_for_libraries
 from orchestrator.cli.output import (
     cleaned_up_when_terminated,
@@ -23,12 +18,11 @@ from orchestrator.cli.output import (
 from orchestrator.cli.parameters import architecture_type, weights_key_option
 from orchestrator.cli.speaking import doing
 from orchestrator.contract.errors import NotFoundError, UsageError
-from orchestrator.contract.home import make_home
-from orchestrator.contract.settings import get_settings
 from orchestrator.contract.shown import printable
 
 if TYPE_CHECKING:
     from modeling.exchange.import_weights import StagedModel, WeightsImport
+    from modeling.registry.store import ModelVersion
 
 _CONFIG_FILE = "config.json"  # of timm and Hugging Face
 _OPTIONS = {
@@ -67,6 +61,9 @@ def export_model(model: str, output: Path, kind: Literal["onnx", "folder"], as_j
       pigeonhole models export birds@champion -o birds.onnx
       pigeonhole models export birds@2 -o birds/ --format folder
     """
+    from modeling.registry.store import ModelStore
+    from orchestrator.contract.settings import get_settings
+
     version = ModelStore(get_settings().models).resolve(model)
     prepare_for_libraries()
     if output.exists():
@@ -79,7 +76,7 @@ def export_model(model: str, output: Path, kind: Literal["onnx", "folder"], as_j
     print_json(facts) if as_json else print_line(output)
 
 
-def _write_onnx(version: ModelVersion, output: Path) -> dict[str, Any]:
+def _write_onnx(version: "ModelVersion", output: Path) -> dict[str, Any]:
     from modeling.exchange.export import export_onnx
 
     words = f"translating {version.ref} to ONNX and comparing the answers"
@@ -90,7 +87,7 @@ def _write_onnx(version: ModelVersion, output: Path) -> dict[str, Any]:
     return written.to_json()
 
 
-def _write_folder(version: ModelVersion, output: Path) -> dict[str, Any]:
+def _write_folder(version: "ModelVersion", output: Path) -> dict[str, Any]:
     from modeling.exchange.export import export_folder
 
     return export_folder(version.path, output).to_json()
@@ -136,6 +133,10 @@ def import_model(source: Path, name: str, as_json: bool, **options: object) -> N
       pigeonhole models import checkpoint.pth --name birds --labels labels.txt --weights-key state_dict_ema
       pigeonhole models import birds/ --name birds
     """
+    from modeling.exchange.labels import numbered
+    from modeling.registry.card import CARD_FILE
+    from modeling.registry.store import check_model_name
+
     check_model_name(name)
     given = {key: value for key, value in options.items() if value is not None}
     if not source.exists():
@@ -162,7 +163,11 @@ def import_model(source: Path, name: str, as_json: bool, **options: object) -> N
 
 
 def _publish(source: Path, spec: "WeightsImport | None", name: str) -> "tuple[ModelVersion, StagedModel]":
+    from modeling.durable import staging_folder
     from modeling.exchange.import_weights import stage_folder, stage_weights  # torch
+    from modeling.registry.store import ModelStore
+    from orchestrator.contract.home import make_home
+    from orchestrator.contract.settings import get_settings
 
     make_home(get_settings())
     store = ModelStore(get_settings().models)
@@ -183,6 +188,9 @@ def _is_onnx(file: Path) -> bool:
 
 
 def _weights_import(source: Path, given: dict[str, object]) -> "WeightsImport":
+    from modeling.networks.architectures import get_architecture
+    from modeling.registry.card import CARD_FILE
+
     if source.is_dir() and "labels" not in given and os.path.lexists(source / _CONFIG_FILE):
         given["labels"] = path_inside(source, _CONFIG_FILE)
     if "labels" not in given:

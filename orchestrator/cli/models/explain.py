@@ -6,16 +6,14 @@ from typing import TYPE_CHECKING
 import click
 
 from modeling.explain.kinds import KINDS
-from modeling.explain.request import ExplainRequest, read_pictures
-from modeling.registry.store import ModelStore
 from orchestrator.cli.libraries import prepare_for_libraries
 from orchestrator.cli.output import json_option, print_json, print_line, print_message
 from orchestrator.cli.speaking import doing
-from orchestrator.contract.settings import get_settings
 
 if TYPE_CHECKING:
     from modeling.explain.explain import Written
     from modeling.explain.renderer import ExplainedModel
+    from modeling.explain.request import ExplainRequest
 
 
 @click.command("explain")
@@ -98,6 +96,10 @@ def _prepare(
     model: str, second_model: str | None, device: str, images: tuple[Path, ...], options: dict[str, object]
 ) -> "tuple[ExplainedModel, ExplainRequest]":
     """The loaded models and the request; images are read first, because errors in them are cheap to find."""
+    from modeling.explain.request import ExplainRequest, read_pictures
+    from modeling.registry.store import ModelStore
+    from orchestrator.contract.settings import get_settings
+
     store = ModelStore(get_settings().models)
     version = store.resolve(model)
     second = store.resolve(second_model) if second_model else None

@@ -1,8 +1,9 @@
 """`pigeonhole models alias` and `remove`."""
 
+from typing import TYPE_CHECKING
+
 import click
 
-from modeling.registry.store import ModelStore
 from orchestrator.cli.output import (
     confirm_removal,
     json_option,
@@ -12,8 +13,9 @@ from orchestrator.cli.output import (
     size_text,
 )
 from orchestrator.contract.errors import UsageError
-from orchestrator.contract.settings import get_settings
-from orchestrator.jobs.removal import check_alias_unused, check_removable, find_version, remove_version
+
+if TYPE_CHECKING:
+    from modeling.registry.store import ModelStore
 
 
 @click.command("alias")
@@ -32,6 +34,9 @@ def alias_model(model: str, alias: str | None, remove: bool, as_json: bool) -> N
       pigeonhole models alias birds
       pigeonhole models alias birds champion --remove
     """
+    from modeling.registry.store import ModelStore
+    from orchestrator.contract.settings import get_settings
+
     store = ModelStore(get_settings().models)
     if alias is None:
         if remove:
@@ -43,7 +48,7 @@ def alias_model(model: str, alias: str | None, remove: bool, as_json: bool) -> N
         _set(store, model, alias, as_json=as_json)
 
 
-def _list(store: ModelStore, model: str, *, as_json: bool) -> None:
+def _list(store: "ModelStore", model: str, *, as_json: bool) -> None:
     name = store.resolve(model).name
     aliases = {alias: f"{name}@{number}" for alias, number in store.aliases(name).items()}
     if as_json:
@@ -54,7 +59,7 @@ def _list(store: ModelStore, model: str, *, as_json: bool) -> None:
         print_message(f"{name} has no aliases; `pigeonhole models alias {name}@VERSION champion` sets one")
 
 
-def _set(store: ModelStore, model: str, alias: str, *, as_json: bool) -> None:
+def _set(store: "ModelStore", model: str, alias: str, *, as_json: bool) -> None:
     version = store.resolve(model)
     number = store.set_alias(version, alias)
     before = None if number is None else f"{version.name}@{number}"
@@ -65,7 +70,10 @@ def _set(store: ModelStore, model: str, alias: str, *, as_json: bool) -> None:
     print_message(f"{version.name}@{alias} is {version.ref} now ({change})")
 
 
-def _drop(store: ModelStore, model: str, alias: str, *, as_json: bool) -> None:
+def _drop(store: "ModelStore", model: str, alias: str, *, as_json: bool) -> None:
+    from orchestrator.contract.settings import get_settings
+    from orchestrator.jobs.removal import check_alias_unused
+
     name, _, rest = model.partition("@")
     if rest:
         raise UsageError(f"an alias belongs to the whole model: give {name!r}, not {model!r}")
@@ -91,6 +99,9 @@ def remove_model(model: str, yes: bool, as_json: bool) -> None:
       pigeonhole models remove birds@1
       pigeonhole models remove birds@1 --yes --json
     """
+    from orchestrator.contract.settings import get_settings
+    from orchestrator.jobs.removal import check_removable, find_version, remove_version
+
     settings = get_settings()
     version = find_version(settings, model)
     size_bytes = version.size_bytes()

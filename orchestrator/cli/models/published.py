@@ -1,18 +1,17 @@
 """`pigeonhole models list` and `show`."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from modeling.errors import ModelFormatError
-from modeling.metrics.calibration import Calibration
 from modeling.metrics.verdict import ON_AVERAGE
-from modeling.registry.card import ModelCard
-from modeling.registry.facts import describe, summarize
-from modeling.registry.store import ModelStore
 from orchestrator.cli.output import json_option, print_json, print_line, print_message, print_table, size_text
-from orchestrator.contract.settings import get_settings
+
+if TYPE_CHECKING:
+    from modeling.metrics.calibration import Calibration
+    from modeling.registry.card import ModelCard
 
 LABELS_SHOWN = 20
 UNCALIBRATED = "none: scores are the softmax, and there are no decisions"
@@ -30,6 +29,10 @@ def list_models(as_json: bool) -> None:
     Example:
       pigeonhole models list
     """
+    from modeling.registry.facts import summarize
+    from modeling.registry.store import ModelStore
+    from orchestrator.contract.settings import get_settings
+
     store = ModelStore(get_settings().models)
     versions = []
     for version in store.list():
@@ -76,6 +79,10 @@ def show_model(model: str, as_json: bool) -> None:
     Example:
       pigeonhole models show birds@2 --json
     """
+    from modeling.registry.facts import describe
+    from modeling.registry.store import ModelStore
+    from orchestrator.contract.settings import get_settings
+
     store = ModelStore(get_settings().models)
     facts = describe(store, model)
     if as_json:
@@ -84,7 +91,7 @@ def show_model(model: str, as_json: bool) -> None:
         _print_facts(_readable(facts, store.card(facts["model"])))
 
 
-def _readable(facts: Mapping[str, Any], card: ModelCard) -> dict[str, Any]:
+def _readable(facts: Mapping[str, Any], card: "ModelCard") -> dict[str, Any]:
     """The facts for display: lists on one line, sizes and shares with units, without empty values."""
     more = ", ..." if len(card.labels) > LABELS_SHOWN else ""
     changed = {
@@ -99,7 +106,7 @@ def _readable(facts: Mapping[str, Any], card: ModelCard) -> dict[str, Any]:
     return {name: everything[name] for name in dict.fromkeys(order) if everything[name] not in (None, "", {})}
 
 
-def _decisions(calibration: Calibration) -> dict[str, str]:
+def _decisions(calibration: "Calibration") -> dict[str, str]:
     """A model's thresholds and their expected effect."""
     reached = sorted(threshold for threshold in calibration.accept if threshold <= 1)
     accept = f"score {reached[0]:.3f} to {reached[-1]:.3f}, by label" if reached else "never"

@@ -6,15 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from modeling.images.preprocessing import Preprocessing
-from modeling.networks.architectures import ARCHITECTURES, default_preprocessing, get_architecture
-from modeling.registry.store import ModelStore
 from orchestrator.cli.libraries import prepare_for_libraries
 from orchestrator.cli.output import json_option, print_json, print_line, print_table
 from orchestrator.contract.errors import UsageError
-from orchestrator.contract.settings import get_settings
 
 if TYPE_CHECKING:
+    from modeling.images.preprocessing import Preprocessing
     from modeling.networks.summary import Layer, Summary
 
 _IMAGENET_CLASSES = 1000
@@ -42,6 +39,10 @@ def summarise_model(name: str, num_classes: int | None, image_size: int | None, 
       pigeonhole models summary birds@2
       pigeonhole models summary mobilenet_v2 --num-classes 12
     """
+    from modeling.networks.architectures import ARCHITECTURES
+    from modeling.registry.store import ModelStore
+    from orchestrator.contract.settings import get_settings
+
     if name in ARCHITECTURES:
         architecture, preprocessing, num_labels = _of_architecture(name, num_classes, image_size)
     elif num_classes or image_size:
@@ -68,6 +69,8 @@ def list_architectures(as_json: bool) -> None:
     Example:
       pigeonhole models architectures
     """
+    from modeling.networks.architectures import ARCHITECTURES
+
     rows: list[dict[str, Any]] = [
         {"name": known.name, "summary": known.summary, "image_size": known.image_size, "weights": known.weights}
         for known in ARCHITECTURES.values()
@@ -81,13 +84,15 @@ def list_architectures(as_json: bool) -> None:
     )
 
 
-def _of_architecture(name: str, num_classes: int | None, image_size: int | None) -> tuple[str, Preprocessing, int]:
+def _of_architecture(name: str, num_classes: int | None, image_size: int | None) -> tuple[str, "Preprocessing", int]:
+    from modeling.networks.architectures import default_preprocessing, get_architecture
+
     known = get_architecture(name)
     preprocessing = default_preprocessing(known, image_size or known.image_size or _DIGIT_SIDE)
     return name, preprocessing, num_classes or (_IMAGENET_CLASSES if known.weights else _DIGITS)
 
 
-def _summary(architecture: str, preprocessing: Preprocessing, num_labels: int) -> "Summary":
+def _summary(architecture: str, preprocessing: "Preprocessing", num_labels: int) -> "Summary":
     """From shapes alone: no weights are read or made."""
     prepare_for_libraries()
     import torch

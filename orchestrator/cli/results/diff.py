@@ -23,15 +23,12 @@ from orchestrator.cli.output import (
 from orchestrator.cli.outputs import overwrite_option, written_output
 from orchestrator.cli.results.options import warn_of_changes
 from orchestrator.contract.errors import ExitCode
-from orchestrator.contract.home import scratch_folder
 from orchestrator.contract.jobs.rows import Row
-from orchestrator.contract.settings import get_settings
-from orchestrator.jobs.derived_outputs import check_derived_file
-from orchestrator.jobs.results import Published, find_published
 
 if TYPE_CHECKING:
     from orchestrator.diff.differences import Differences, Transition
     from orchestrator.diff.match import Answer
+    from orchestrator.jobs.results import Published
 
 _TRANSITIONS_SHOWN = 50
 _ROWS_BETWEEN_REPORTS = 1000
@@ -58,7 +55,10 @@ def diff(before: str, after: str, limit: int, output: Path | None, overwrite: bo
       pigeonhole results diff birds-1.csv birds-2.csv
       pigeonhole results diff monday.csv tuesday.jsonl -o changes.csv
     """
+    from orchestrator.contract.settings import get_settings
     from orchestrator.diff.write import check_suffix
+    from orchestrator.jobs.derived_outputs import check_derived_file
+    from orchestrator.jobs.results import find_published
 
     settings = get_settings()
     manifests = find_published(settings, before), find_published(settings, after)
@@ -77,8 +77,10 @@ def diff(before: str, after: str, limit: int, output: Path | None, overwrite: bo
 
 
 def _compare(
-    manifests: tuple[Published, Published], output: Path | None, limit: int, *, overwrite: bool
+    manifests: tuple["Published", "Published"], output: Path | None, limit: int, *, overwrite: bool
 ) -> "Differences":
+    from orchestrator.contract.home import scratch_folder
+    from orchestrator.contract.settings import get_settings
     from orchestrator.diff.differences import Differences, find_changes
     from orchestrator.diff.match import match_rows
     from orchestrator.diff.write import written
@@ -96,12 +98,12 @@ def _compare(
     return found
 
 
-def _counted_rows(manifests: Sequence[Published], progress: OnProgress) -> list[Iterator[Row]]:
+def _counted_rows(manifests: Sequence["Published"], progress: OnProgress) -> list[Iterator[Row]]:
     """The rows of each manifest; progress: gets how many of all were read."""
     total = sum(published.summary["counts"]["num_images"] for published in manifests)
     numbers = count(1)
 
-    def counted(published: Published) -> Iterator[Row]:
+    def counted(published: "Published") -> Iterator[Row]:
         for row in published.rows():
             if (number := next(numbers)) % _ROWS_BETWEEN_REPORTS == 0:
                 progress(number, total)
@@ -110,7 +112,7 @@ def _counted_rows(manifests: Sequence[Published], progress: OnProgress) -> list[
     return [counted(published) for published in manifests]
 
 
-def _print(manifests: tuple[Published, Published], found: "Differences", output: Path | None) -> None:
+def _print(manifests: tuple["Published", "Published"], found: "Differences", output: Path | None) -> None:
     for name, published in zip("AB", manifests, strict=True):
         counts, ref = published.summary["counts"], published.summary["model"]["ref"]
         print_message(f"{name}: {published.manifest}: {counts['num_images']:,} images by {ref}")
@@ -132,7 +134,7 @@ def _print(manifests: tuple[Published, Published], found: "Differences", output:
         print_message(f"all rows that differ are in {output}")
 
 
-def _different_facts(manifests: tuple[Published, Published]) -> list[str]:
+def _different_facts(manifests: tuple["Published", "Published"]) -> list[str]:
     """What the summaries say differently, a sentence each."""
     one, other = (published.summary for published in manifests)
     found = []
@@ -174,7 +176,7 @@ def _in_words(answer: "Answer | None") -> str:
     return f"{said} {answer.decision}" if answer.decision else said
 
 
-def _to_json(manifests: tuple[Published, Published], found: "Differences") -> dict[str, Any]:
+def _to_json(manifests: tuple["Published", "Published"], found: "Differences") -> dict[str, Any]:
     one, other = (published.summary for published in manifests)
     return {
         "equal": found.are_none,

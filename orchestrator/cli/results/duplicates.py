@@ -14,15 +14,11 @@ from orchestrator.cli.outputs import overwrite_option, written_output
 from orchestrator.cli.results.options import warn_of_changes, where_option
 from orchestrator.cli.speaking import doing
 from orchestrator.contract.errors import PigeonholeError, UsageError
-from orchestrator.contract.home import scratch_folder
-from orchestrator.contract.settings import get_settings
-from orchestrator.jobs.derived_outputs import check_derived_file
-from orchestrator.jobs.results import Published, find_published
-from orchestrator.jobs.row_images import image_root
 from orchestrator.jobs.where import Where
 
 if TYPE_CHECKING:
     from orchestrator.duplicates.groups import Found, Group
+    from orchestrator.jobs.results import Published
 
 _IMAGES_SHOWN = 5  # of a group
 
@@ -53,7 +49,10 @@ def duplicates(
       pigeonhole results duplicates birds.csv --where label=robin
       pigeonhole results duplicates c261123-143355-7f3a2b -o groups.json --limit 0 --json
     """
+    from orchestrator.contract.home import scratch_folder
+    from orchestrator.contract.settings import get_settings
     from orchestrator.duplicates.groups import describe, groups_of, write_groups
+    from orchestrator.jobs.results import find_published
 
     settings = get_settings()
     published = find_published(settings, job)
@@ -76,7 +75,9 @@ def duplicates(
         raise PigeonholeError(f"no image of {published.manifest} could be read: {_codes(facts)}")
 
 
-def _check_outputs(published: Published, output: Path | None, sheet: Path | None, *, overwrite: bool) -> None:
+def _check_outputs(published: "Published", output: Path | None, sheet: Path | None, *, overwrite: bool) -> None:
+    from orchestrator.jobs.derived_outputs import check_derived_file
+
     for path, suffixes in ((output, (".csv", ".json")), (sheet, (".html", ".htm"))):
         if path is None:
             continue
@@ -85,7 +86,7 @@ def _check_outputs(published: Published, output: Path | None, sheet: Path | None
         check_derived_file(path, published, overwrite=overwrite)
 
 
-def _find(published: Published, file: BinaryIO, scratch: Path, where: Where | None) -> "Found":
+def _find(published: "Published", file: BinaryIO, scratch: Path, where: Where | None) -> "Found":
     from orchestrator.duplicates.find import read_images
 
     with item_progress("reading images") as progress:
@@ -94,8 +95,10 @@ def _find(published: Published, file: BinaryIO, scratch: Path, where: Where | No
         return images.group()
 
 
-def _write_sheet(published: Published, file: BinaryIO, found: "Found", sheet: Path, *, overwrite: bool) -> None:
+def _write_sheet(published: "Published", file: BinaryIO, found: "Found", sheet: Path, *, overwrite: bool) -> None:
+    from orchestrator.contract.settings import get_settings
     from orchestrator.duplicates.sheet import write_sheet
+    from orchestrator.jobs.row_images import image_root
     from orchestrator.sheets.thumbnails import ImageSource
 
     settings = get_settings()

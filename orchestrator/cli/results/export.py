@@ -11,14 +11,10 @@ from orchestrator.cli.item_progress import item_progress
 from orchestrator.cli.output import cleaned_up_when_terminated, json_option, print_json, print_message
 from orchestrator.cli.outputs import overwrite_option, written_output
 from orchestrator.cli.results.options import warn_of_changes, where_option
-from orchestrator.contract.settings import get_settings
-from orchestrator.export.export import Exported, ExportSpec, check_export, export
-from orchestrator.export.rows import RowSelection
-from orchestrator.export.tables import MOST_ROWS
 from orchestrator.export.targets import TARGETS, Target
-from orchestrator.jobs.results import find_published
 
 if TYPE_CHECKING:
+    from orchestrator.export.export import Exported, ExportSpec
     from orchestrator.jobs.where import Where
 
 
@@ -59,6 +55,11 @@ def export_results(
       pigeonhole results export birds.csv --to ultralytics -o dataset --where decision=accept
       pigeonhole results export birds.jsonl --to csv --excel -o birds-excel.csv
     """  # fmt: skip
+    from orchestrator.contract.settings import get_settings
+    from orchestrator.export.export import ExportSpec, check_export, export
+    from orchestrator.export.rows import RowSelection
+    from orchestrator.jobs.results import find_published
+
     selection = RowSelection(find_published(get_settings(), job), where)
     spec = ExportSpec(target, output, prefix, excel, overwrite)
     check_export(spec, selection)
@@ -68,7 +69,9 @@ def export_results(
     _print(exported, spec, as_json=as_json)
 
 
-def _print(exported: Exported, spec: ExportSpec, *, as_json: bool) -> None:
+def _print(exported: "Exported", spec: "ExportSpec", *, as_json: bool) -> None:
+    from orchestrator.export.tables import MOST_ROWS
+
     files = [path_to_text(str(file)) for file in exported.files]
     print_message(f"{exported.num_images:,} images are in {' and '.join(files)}")
     if exported.left_out:

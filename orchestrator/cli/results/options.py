@@ -1,14 +1,16 @@
 """Options of several commands below `results`."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from orchestrator.cli.output import print_message
 from orchestrator.cli.parameters import Parsed
-from orchestrator.jobs.results import Published
 from orchestrator.jobs.where import Where, all_of, parse_where
+
+if TYPE_CHECKING:
+    from orchestrator.jobs.results import Published
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -26,7 +28,7 @@ def _joined(ctx: click.Context, param: click.Parameter, wheres: tuple[Where, ...
     return all_of(wheres)
 
 
-def warn_of_changes(published: Published) -> None:
+def warn_of_changes(published: "Published") -> None:
     """Print a message where the manifest is not as its job wrote it: what follows is said of the rows that it has."""
     if not published.is_unchanged():
         name = published.manifest

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from modeling.durable import target_of
 from orchestrator.cli.item_progress import item_progress
 from orchestrator.cli.output import (
     cleaned_up_when_terminated,
@@ -19,13 +18,10 @@ from orchestrator.cli.output import (
 from orchestrator.cli.outputs import overwrite_option, written_output
 from orchestrator.cli.results.options import warn_of_changes, where_option
 from orchestrator.contract.errors import UsageError
-from orchestrator.contract.settings import get_settings
-from orchestrator.jobs.derived_outputs import check_derived_file
-from orchestrator.jobs.results import Published, find_published
-from orchestrator.jobs.row_images import image_root
 from orchestrator.jobs.where import Where
 
 if TYPE_CHECKING:
+    from orchestrator.jobs.results import Published
     from orchestrator.sheets.select import By, Wanted
     from orchestrator.sheets.sheet import SheetFacts
 
@@ -56,6 +52,8 @@ def sheet(
       pigeonhole results sheet birds.csv -o birds.html
       pigeonhole results sheet birds.csv --where decision=review --by label -o review.html
     """
+    from orchestrator.contract.settings import get_settings
+    from orchestrator.jobs.results import find_published
     from orchestrator.sheets.select import Wanted
 
     published = find_published(get_settings(), job)
@@ -73,14 +71,19 @@ def sheet(
     print_line(f"{output}: {facts.num_shown:,}{of} images, {size_text(output.stat().st_size)}")
 
 
-def _check_output(output: Path, published: Published, *, overwrite: bool) -> None:
+def _check_output(output: Path, published: "Published", *, overwrite: bool) -> None:
     """Raises UsageError for an output whose name is not that of a page, or that cannot be written."""
+    from modeling.durable import target_of
+    from orchestrator.jobs.derived_outputs import check_derived_file
+
     if output.suffix.lower() not in _SUFFIXES or target_of(output).suffix.lower() not in _SUFFIXES:
         raise UsageError(f"{str(output)!r} does not end in {' or '.join(_SUFFIXES)}; the sheet is a page of HTML")
     check_derived_file(output, published, overwrite=overwrite)
 
 
-def _write(published: Published, output: Path, wanted: "Wanted", *, overwrite: bool) -> "SheetFacts":
+def _write(published: "Published", output: Path, wanted: "Wanted", *, overwrite: bool) -> "SheetFacts":
+    from orchestrator.contract.settings import get_settings
+    from orchestrator.jobs.row_images import image_root
     from orchestrator.sheets.sheet import write_sheet
     from orchestrator.sheets.thumbnails import ImageSource
 

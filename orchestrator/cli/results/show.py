@@ -11,12 +11,9 @@ from modeling.images.remarks import describe_remark
 from modeling.names import path_to_text
 from orchestrator.cli.output import json_option, print_json, print_line, print_message, print_table
 from orchestrator.cli.results.options import warn_of_changes, where_option
-from orchestrator.cli.results.pictures import print_pictures, way_to_show
 from orchestrator.cli.speaking import doing
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.jobs.rows import Row
-from orchestrator.contract.settings import get_settings
-from orchestrator.jobs.results import find_published
 from orchestrator.jobs.where import Where
 
 _LIMIT = click.option(
@@ -41,6 +38,10 @@ def show(job: str, limit: int, where: Where | None, pictures: bool, as_json: boo
       pigeonhole results show c261123-143355-7f3a2b --where "score<0.6 and not path~march" --json
       pigeonhole results show birds.csv --where decision=review --pictures
     """
+    from orchestrator.cli.results.pictures import print_pictures, way_to_show
+    from orchestrator.contract.settings import get_settings
+    from orchestrator.jobs.results import find_published
+
     if pictures and as_json:
         raise UsageError("--pictures are for people, --json is for programs; choose one")
     published = find_published(get_settings(), job)
@@ -80,6 +81,9 @@ def errors(job: str, limit: int, as_json: bool) -> None:
     Example:
       pigeonhole results errors birds.csv --limit 0
     """
+    from orchestrator.contract.settings import get_settings
+    from orchestrator.jobs.results import find_published
+
     published = find_published(get_settings(), job)
     warn_of_changes(published)
     rows = list(islice((row for row in published.rows() if not row.prediction.ok), limit or None))

@@ -4,7 +4,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,13 +12,12 @@ from modeling.names import path_to_text
 from orchestrator.cli import speaking
 from orchestrator.cli.output import duration, json_option, print_json, print_line, print_message, print_table
 from orchestrator.contract.errors import ExitCode, UsageError
-from orchestrator.contract.settings import get_settings
-from orchestrator.jobs.results import find_published
-from orchestrator.sorting.journal import JOURNAL
-from orchestrator.sorting.make import Tally
-from orchestrator.sorting.sort import Sorted, SortSpec, preview, sort
-from orchestrator.sorting.unsort import Unsorted, unsort
 from orchestrator.sorting.words import GROUPINGS, MODES, By, Mode
+
+if TYPE_CHECKING:
+    from orchestrator.sorting.make import Tally
+    from orchestrator.sorting.sort import Sorted, SortSpec
+    from orchestrator.sorting.unsort import Unsorted
 
 _NAMED = 20  # files that stay; --json and the journal have more
 _DONE = {"link": "linked", "copy": "copied", "move": "moved"}
@@ -64,6 +63,10 @@ def sort_results(job: str, folder: Path, by: By, dry_run: bool, as_json: bool, *
       pigeonhole results sort birds.csv sorted --by label,decision
       pigeonhole results sort birds.csv sorted --by label --copy
     """
+    from orchestrator.contract.settings import get_settings
+    from orchestrator.jobs.results import find_published
+    from orchestrator.sorting.sort import SortSpec
+
     spec = SortSpec(find_published(get_settings(), job), folder, by, _mode_of(modes))
     started = time.monotonic()
     with speaking.doing("sorting") as say:
@@ -85,7 +88,10 @@ def _mode_of(modes: dict[str, bool]) -> Mode:
     return chosen[0]
 
 
-def _sorted(spec: SortSpec, say: Any, *, dry_run: bool) -> Sorted:
+def _sorted(spec: "SortSpec", say: Any, *, dry_run: bool) -> "Sorted":
+    from orchestrator.contract.settings import get_settings
+    from orchestrator.sorting.sort import preview, sort
+
     def progress(num_rows: int, total: int) -> None:
         say(f"sorting: {num_rows:,} of {total:,} rows")
 
@@ -100,7 +106,7 @@ def _sorted(spec: SortSpec, say: Any, *, dry_run: bool) -> Sorted:
         sys.exit(ExitCode.INTERRUPTED)
 
 
-def _print_sorted(spec: SortSpec, result: Sorted, seconds: float, *, dry_run: bool) -> None:
+def _print_sorted(spec: "SortSpec", result: "Sorted", seconds: float, *, dry_run: bool) -> None:
     tally, shown = result.tally, path_to_text(str(spec.folder))
     print_table(("folder", "images"), [(path_to_text(name), num) for name, num in sorted(tally.folders.items())])
     _print_left(tally)
@@ -115,7 +121,9 @@ def _print_sorted(spec: SortSpec, result: Sorted, seconds: float, *, dry_run: bo
         print_message(f"{done}; `pigeonhole results unsort` undoes it")
 
 
-def _print_left(tally: Tally) -> None:
+def _print_left(tally: "Tally") -> None:
+    from orchestrator.sorting.journal import JOURNAL
+
     for reason, num in tally.left.most_common():
         print_message(f"{num:,} not sorted: {_WHY[reason]}", color="yellow")
         named = [path for path, why in tally.named if why == reason][:_NAMED]
@@ -125,7 +133,7 @@ def _print_left(tally: Tally) -> None:
             print_message(f"  ... {num - len(named):,} more; the journal {JOURNAL} has all")
 
 
-def _to_json(spec: SortSpec, result: Sorted, seconds: float, *, dry_run: bool) -> dict[str, Any]:
+def _to_json(spec: "SortSpec", result: "Sorted", seconds: float, *, dry_run: bool) -> dict[str, Any]:
     tally = result.tally
     return {
         "manifest": path_to_text(str(spec.published.manifest)),
@@ -158,6 +166,9 @@ def unsort_results(folder: Path, dry_run: bool, as_json: bool) -> None:
     Example:
       pigeonhole results unsort sorted
     """
+    from orchestrator.contract.settings import get_settings
+    from orchestrator.sorting.unsort import unsort
+
     with speaking.doing("undoing") as say:
         try:
             result = unsort(get_settings(), folder, lambda num: say(f"undoing: {num:,} images"), dry_run=dry_run)
@@ -178,7 +189,9 @@ def unsort_results(folder: Path, dry_run: bool, as_json: bool) -> None:
     sys.exit(ExitCode.FAILED if result.num_left else ExitCode.OK)
 
 
-def _print_unsorted(folder: Path, result: Unsorted, *, dry_run: bool) -> None:
+def _print_unsorted(folder: Path, result: "Unsorted", *, dry_run: bool) -> None:
+    from orchestrator.sorting.journal import JOURNAL
+
     shown = path_to_text(str(folder))
     for target, source, reason in result.left[:_NAMED]:
         print_message(f"left: {path_to_text(target)} (from {path_to_text(source)}) {_WHY_LEFT[reason]}", color="yellow")

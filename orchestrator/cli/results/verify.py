@@ -2,15 +2,16 @@
 
 import sys
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
 from orchestrator.cli.item_progress import item_progress
 from orchestrator.cli.output import json_option, print_json, print_line, print_message
 from orchestrator.contract.errors import ExitCode
-from orchestrator.contract.settings import get_settings
-from orchestrator.jobs.results import find_published
-from orchestrator.jobs.verification import Missing, verify
+
+if TYPE_CHECKING:
+    from orchestrator.jobs.verification import Missing
 
 
 @click.command("verify")
@@ -23,6 +24,10 @@ def verify_results(job: str, as_json: bool) -> None:
     Example:
       pigeonhole results verify birds.csv
     """
+    from orchestrator.contract.settings import get_settings
+    from orchestrator.jobs.results import find_published
+    from orchestrator.jobs.verification import verify
+
     published = find_published(get_settings(), job)
     with item_progress("verifying") as progress:
         verification = verify(get_settings(), published, progress)
@@ -41,7 +46,7 @@ def verify_results(job: str, as_json: bool) -> None:
     sys.exit(ExitCode.OK if verification.ok else ExitCode.FAILED)
 
 
-def describe_missing(missing: Missing) -> str:
+def describe_missing(missing: "Missing") -> str:
     """What an incomplete manifest lacks, on one line."""
     more = "" if missing.listed else ", and those that were not listed yet"
     first = f"; the first: {', '.join(missing.paths)}" if missing.paths else ""

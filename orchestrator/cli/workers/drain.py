@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,11 +12,13 @@ from orchestrator.cli.client import open_client
 from orchestrator.cli.output import duration, json_option, print_json, print_message
 from orchestrator.cli.speaking import doing
 from orchestrator.contract.errors import ExitCode, NotFoundError, UsageError
-from orchestrator.contract.ledger.ledger import Ledger
 from orchestrator.contract.ledger.live_workers import Drain, WorkerRecord
-from orchestrator.fleet import DrainedWorker, describe_waiting, drain, find_workers
 
-Looks = Iterator[list[DrainedWorker]]
+if TYPE_CHECKING:
+    from orchestrator.contract.ledger.ledger import Ledger
+    from orchestrator.fleet import DrainedWorker
+
+    Looks = Iterator[list[DrainedWorker]]
 
 
 @click.command("drain")
@@ -40,6 +43,8 @@ def drain_workers(names: tuple[str, ...], every: bool, timeout_s: float | None, 
       pigeonhole workers drain gpu1-cuda0
       pigeonhole workers drain --all --timeout 600
     """
+    from orchestrator.fleet import describe_waiting, drain
+
     ledger = open_client().ledger
     chosen = _choose(ledger, names, every=every)
     how: Drain = "now" if every else "lines"
@@ -53,7 +58,9 @@ def drain_workers(names: tuple[str, ...], every: bool, timeout_s: float | None, 
     sys.exit(_exit_code(last, timeout_s))
 
 
-def _choose(ledger: Ledger, names: tuple[str, ...], *, every: bool) -> list[WorkerRecord]:
+def _choose(ledger: "Ledger", names: tuple[str, ...], *, every: bool) -> list[WorkerRecord]:
+    from orchestrator.fleet import find_workers
+
     if every == bool(names):
         raise UsageError("name the workers to drain, or give --all; `pigeonhole workers list` shows them")
     records = ledger.live_workers.workers()
@@ -64,7 +71,7 @@ def _choose(ledger: Ledger, names: tuple[str, ...], *, every: bool) -> list[Work
     raise NotFoundError("no worker is alive: there is nothing to drain")
 
 
-def _follow(last: list[DrainedWorker], looks: Looks, timeout_s: float | None) -> list[DrainedWorker]:
+def _follow(last: list["DrainedWorker"], looks: "Looks", timeout_s: float | None) -> list["DrainedWorker"]:
     """Say what each worker does whenever that changes; returns the last look."""
     said: dict[str, DrainedWorker] = {}
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -85,7 +92,7 @@ def _follow(last: list[DrainedWorker], looks: Looks, timeout_s: float | None) ->
         sys.exit(ExitCode.INTERRUPTED)
 
 
-def _say(worker: DrainedWorker) -> None:
+def _say(worker: "DrainedWorker") -> None:
     if worker.state == "drained":
         print_message(f"{worker.worker}: drained", color="green")
     elif worker.state == "lost":
@@ -97,7 +104,7 @@ def _say(worker: DrainedWorker) -> None:
         print_message(f"{worker.worker}: draining, {worker.doing}")
 
 
-def _exit_code(last: list[DrainedWorker], timeout_s: float | None) -> ExitCode:
+def _exit_code(last: list["DrainedWorker"], timeout_s: float | None) -> ExitCode:
     left = [worker.worker for worker in last if worker.state == "draining"]
     if left:
         print_message(f"{', '.join(left)} still draining after {duration(timeout_s or 0)}")

@@ -72,7 +72,7 @@ def test_a_home_that_cannot_be_written_to_is_bad_also_if_only_a_folder_in_it(
         if written == home / folder:
             raise OSError(code, os.strerror(code))  # as writing to an open file does: without a path
 
-    monkeypatch.setattr(module, "try_to_write", write)
+    monkeypatch.setattr("orchestrator.contract.home.try_to_write", write)
 
     _, findings = doctor()
 

@@ -49,7 +49,7 @@ def test_a_mistake_is_one_line(tmp_path, arguments, code, told):
 
 def test_pushing_imports_neither_torch_nor_celery():
     code = (
-        "import sys, orchestrator.cli.push\n"
+        "import sys, orchestrator.cli.push, orchestrator.lines.client\n"
         "heavy = {'torch', 'celery', 'numpy', 'rich', 'PIL'} & set(sys.modules)\n"
         "sys.exit(f'imported {sorted(heavy)}' if heavy else 0)\n"
     )
