@@ -203,8 +203,8 @@ def write_model(
             _write_report(staging, data, trained, held_out, model.card, history)
     except OSError as err:
         raise ModelingError(
-            f"the trained model cannot be written to {output}: {err.strerror or err}; free disk space and train "
-            "again: the training resumes from its last checkpoint"
+            f"the trained model cannot be written to {output}: {err.strerror or err}; check the disk and its "
+            "free space, and train again: the training resumes from its last checkpoint"
         ) from err
 
 

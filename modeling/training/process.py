@@ -5,7 +5,8 @@ stdout: events, one JSON object per line. stderr: the output of libraries. stdin
 it is closed, the parent has died, and this process exits. SIGTERM also ends it. Exit codes: 0 success, 1 an operator's
 mistake or a full disk (reported in an `error` event), 70 a bug (traceback on stderr), 71 no file can be opened now, or
 the storage is away (reported in an `interrupted` event: trying again may help), 72 memory ran out (`memory`), 73 a
-later attempt works on the training (`superseded`), 75 the parent has died.
+later attempt works on the training (`superseded`), 74 the storage did not give the data or take the model
+(`storage`: trying again may help, and if it does not, the text says what to do), 75 the parent has died.
 """
 
 import contextlib
@@ -42,7 +43,8 @@ CHILD_ENVIRONMENT = {
 # is imported, and finds nothing: 0.3 s of processor time.
 _OBJECTS_A_COLLECTION = 20_000
 
-EXIT_MISTAKE, EXIT_BUG, EXIT_INTERRUPTED, EXIT_MEMORY, EXIT_SUPERSEDED, EXIT_ORPHANED = 1, 70, 71, 72, 73, 75
+EXIT_MISTAKE, EXIT_BUG, EXIT_INTERRUPTED, EXIT_MEMORY, EXIT_SUPERSEDED, EXIT_STORAGE = 1, 70, 71, 72, 73, 74
+EXIT_ORPHANED = 75
 
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _NO_MEMORY = re.compile(r"can't allocate memory|Cannot allocate memory|bad_alloc|out of memory", re.IGNORECASE)
@@ -66,15 +68,24 @@ def main(arguments: Sequence[str]) -> int:
         emit({"event": "superseded", "text": str(err)})
         return EXIT_SUPERSEDED
     except ModelingError as err:
-        if trouble_of(err) == "worker":
-            return _interrupted(err, emit)
-        emit({"event": "error", "error": str(err)})
-        return EXIT_MISTAKE
+        return _explain_mistake(err, emit)
     except Exception as err:
         with contextlib.suppress(OSError):  # the log's disk is full
             traceback.print_exc()
         return _explain(err, emit)
     return 0
+
+
+def _explain_mistake(err: ModelingError, emit: Emit) -> int:
+    """Report an operator's mistake, or what looks like one and may pass; returns the exit code."""
+    trouble = trouble_of(err)
+    if trouble == "worker":
+        return _interrupted(err, emit)
+    if trouble == "storage":
+        emit({"event": "storage", "text": str(err)})
+        return EXIT_STORAGE
+    emit({"event": "error", "error": str(err)})
+    return EXIT_MISTAKE
 
 
 def _explain(err: Exception, emit: Emit) -> int:

@@ -112,7 +112,7 @@ _DESCRIPTIONS: dict[str, Callable[[Event], str]] = {
     "resumed": lambda event: f"resumed after epoch {event['epoch']}",
     "note": lambda event: str(event["text"]),
     "warning": lambda event: str(event["text"]),
-    "interrupted": lambda event: f"interrupted, and tried again: {event['text']}",
+    **dict.fromkeys(("interrupted", "storage"), lambda event: f"interrupted, and tried again: {event['text']}"),
 }
 
 

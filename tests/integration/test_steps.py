@@ -40,8 +40,18 @@ def scenario_of(
         ("resume", Fault("resume.activate", "kill", before=False), "identical", []),
         ("classify", Fault("shard.commit", "freeze"), "identical", []),
         ("classify", Fault("shard.commit", "error", before=False, error=LOST_ANSWER), "identical", []),
+        ("train", Fault("train.write-rename", "error", error="ESTALE"), "identical", []),
+        ("train", Fault("train.write-rename", "error", error="ESTALE", times=9), "stated", ["resumed"]),
     ],
-    ids=["shard.link-kill", "end.manifest-EROFS", "resume.activate-kill", "shard.commit-freeze", "shard.commit-answer"],
+    ids=[
+        "shard.link-kill",
+        "end.manifest-EROFS",
+        "resume.activate-kill",
+        "shard.commit-freeze",
+        "shard.commit-answer",
+        "train.write-rename-ESTALE",
+        "train.write-rename-always-ESTALE",
+    ],
 )
 def test_a_fault_at_a_step_gives_the_undisturbed_result_or_the_stated_error(
     name: str,

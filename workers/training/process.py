@@ -33,7 +33,7 @@ LAST_LINES = 5  # of the log, in the error of a process that crashed
 ASKED_TO_STOP = "it was asked to stop"  # by a signal that the whole worker may get, too
 _NOT_KEPT = ("steps", "validate")  # signs of life, for who watches now
 
-Kind = Literal["finished", "stopped", "superseded", "interrupted", "memory", "hung", "killed", "failed"]
+Kind = Literal["finished", "stopped", "superseded", "interrupted", "storage", "memory", "hung", "killed", "failed"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Ending:
     @property
     def died(self) -> bool:
         """Whether it ended by no intent, so that another attempt may succeed."""
-        return self.kind in ("memory", "hung", "killed")
+        return self.kind in ("storage", "memory", "hung", "killed")
 
 
 def launcher(*, distributed: bool) -> list[str]:
@@ -125,7 +125,7 @@ class WatchedProcess:
             return
         self._silent_s = 0.0
         self._may_be_silent_s = max(self._context.settings.training_stall_s, float(event.get("quiet_s") or 0))
-        self._said = event if kind in ("error", "interrupted", "memory", "superseded") else {}
+        self._said = event if kind in ("error", "interrupted", "storage", "memory", "superseded") else {}
         if kind not in _NOT_KEPT:
             append_event(self._folder.events, {**event, "attempt": self._number})
         if kind != "error":
@@ -161,10 +161,8 @@ class WatchedProcess:
             return Ending("hung", f"the {name} showed no sign of life for {self._may_be_silent_s:.0f} s and was ended")
         if code in (-signal.SIGTERM, -signal.SIGINT):
             return Ending("stopped", ASKED_TO_STOP)
-        if kind == "superseded":
-            return Ending("superseded", text)
-        if kind == "interrupted":
-            return Ending("interrupted", text)
+        if kind in ("superseded", "interrupted", "storage"):
+            return Ending(kind, text)
         if kind == "memory":
             return Ending("memory", f"the {name} ran out of memory: {text}")
         if kind == "error":

@@ -21,7 +21,7 @@ from workers.training.specs import ProcessSpec, process_spec
 
 logger = logging.getLogger(__name__)
 
-MAX_DEATHS = 3  # of the worker or the process, without a new checkpoint between them
+MAX_DEATHS = 3  # of the worker or the process, or tries that the storage ended, without a new checkpoint between them
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -106,14 +106,14 @@ class ProcessJob:
             ending = self._make(attempt)
             if ending.kind == "finished":
                 return True
-            if ending.kind == "interrupted":
-                raise ProcessInterruptedError(f"the {self._spec.name} was interrupted: {ending.text}")
             if ending.kind == "failed":
                 raise ProcessFailedError(ending.text)
             if ending.kind == "stopped" or not self._holds():
                 return False
             if ending.died:
                 self._after_death(ending)
+            if ending.kind in ("interrupted", "storage"):  # another worker's storage may be well
+                raise ProcessInterruptedError(f"the {self._spec.name} was interrupted: {ending.text}")
 
     def tick(self) -> None:
         """Called every second by the leases: end the process when the job or the worker must stop, or it hangs."""
@@ -183,6 +183,8 @@ class ProcessJob:
     def _after_death(self, ending: Ending) -> None:
         """Report that another attempt follows. Raises ProcessFailedError if there were too many."""
         if count_deaths(read_attempts(self._folder), self._folder.run) >= MAX_DEATHS:
+            if ending.kind == "storage":
+                raise ProcessFailedError(f"{ending.text}; it was tried {MAX_DEATHS} times without a new checkpoint")
             last = last_lines(self._folder.path / f"{self._spec.name}.log")
             raise ProcessFailedError(
                 f"{ending.text}; it died {MAX_DEATHS} times without a new checkpoint; if memory ran out, use a smaller "

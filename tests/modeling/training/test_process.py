@@ -49,6 +49,9 @@ def test_a_request_that_cannot_be_understood_is_one_event_and_exit_code_1(tmp_pa
         ("RuntimeError('mat1 and mat2 shapes cannot be multiplied')", 70, []),
         ("SupersededError('attempt 2 has begun')", 73, ["superseded"]),
         ("DataError('no images')", 1, ["error"]),
+        ("DataError('in.csv: cannot be read') from OSError(errno.EMFILE, 'Too many open files')", 71, ["interrupted"]),
+        ("DataError('in.csv: cannot be read') from OSError(errno.ESTALE, 'Stale file handle')", 74, ["storage"]),
+        ("DataError('in.csv: cannot be read') from OSError(errno.EACCES, 'Permission denied')", 1, ["error"]),
     ],
 )
 def test_an_error_that_says_nothing_about_the_request_has_an_exit_code_and_an_event_of_its_own(

@@ -341,7 +341,7 @@ def test_a_disk_that_is_full_when_the_model_is_saved_costs_no_earlier_model(tmp_
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("modeling.durable.sync_tree", full)
-    with pytest.raises(ModelingError, match=r"cannot be written to .*model: No space left on device; free disk space"):
+    with pytest.raises(ModelingError, match=r"cannot be written to .*model: No space left on device; check the disk"):
         train(request(data, tmp_path / "model", epochs=1, seed=5), ignore)
 
     assert snapshot(tmp_path / "model") == before

@@ -145,6 +145,18 @@ def test_storage_that_was_away_is_waited_for_and_no_death(job, folder):
     assert ends_of(folder) == [("Input/output error", False, False)]
 
 
+def test_storage_that_takes_no_model_is_waited_for_and_fails_the_job_with_the_reason_at_the_third_time(job, folder):
+    made = job("save(number * (number < 3)); say(event='storage', text='the model: stale handle'); sys.exit(74)")
+
+    for _ in range(3):
+        with pytest.raises(ProcessInterruptedError, match="the training was interrupted: the model: stale handle"):
+            made.run()
+    with pytest.raises(ProcessFailedError, match="the model: stale handle; it was tried 3 times without a new checkpo"):
+        made.run()
+
+    assert ends_of(folder) == [("the model: stale handle", True, number < 3) for number in (1, 2, 3, 4)]
+
+
 def test_a_process_that_is_overtaken_is_no_death_and_followed_while_the_claim_holds(job, folder):
     made = job("if number == 1: say(event='superseded', text='attempt 2 has begun'); sys.exit(73)\nfinish()")
 
