@@ -66,7 +66,11 @@ class Claim:
         """An empty claim."""
         claim = cls(folder, f"{owner}-{number}.{kind}")
         claim.path.mkdir()
-        claim.data.mkdir()
+        try:
+            claim.data.mkdir()
+        except OSError:
+            claim.close()
+            raise
         return claim
 
     def take(self, name: str) -> bool:
@@ -74,21 +78,22 @@ class Claim:
         try:
             os.rename(self.folder.incoming / name, self.data / name)  # noqa: PTH104 names may be `.` and worse
         except FileNotFoundError:
-            return os.path.lexists(self.data / name)  # a share may have lost the answer to a move that was made
+            return _is_there(self.data / name)  # a share may have lost the answer to a move that was made
         return True
 
+    def exists(self) -> bool:
+        """Whether it was not removed yet. Raises OSError where it cannot be seen now."""
+        return _is_there(self.path)
+
     def names(self) -> list[str]:
-        """What it still holds."""
-        try:
-            return sorted(os.listdir(self.data))
-        except FileNotFoundError:
-            return []
+        """What it still holds. Raises OSError where it cannot be listed now."""
+        return sorted(_names_in(self.data))
 
     def give_back(self, name: str) -> None:
         """Move it to `in/` again, where it is looked at anew: it was changed meanwhile."""
         for candidate in candidates(name, self.tag):
             target = self.folder.incoming / candidate
-            if not os.path.lexists(target):
+            if not _is_there(target):
                 with contextlib.suppress(FileNotFoundError):
                     (self.data / name).rename(target)
                 return
@@ -105,11 +110,11 @@ class Claim:
             target = self.folder.path / folder / candidate
             if not self._is_free_for(target, source):
                 continue
-            if not os.path.lexists(source):  # its result, which another process carries out now, must stay
+            if not _is_there(source):  # its result, which another process carries out now, must stay
                 return None
             facts = {"file": path_to_text(str(folder / candidate))} | dict(ending.facts)
             try:
-                if ending.manifest is not None and ending.manifest.exists():
+                if ending.manifest is not None and _is_there(ending.manifest):
                     ending.manifest.replace(self.path / (_key(name) + MANIFEST))
                 self._write(result, facts)
                 if self._carry_out(result, facts, source):
@@ -137,23 +142,23 @@ class Claim:
         try:
             with contextlib.suppress(FileNotFoundError):
                 self.data.rmdir()
+            if self._results():
+                return False
         except OSError:
-            return False
-        if self._results():
             return False
         shutil.rmtree(self.path, ignore_errors=True)
         return True
 
     def _results(self) -> list[Path]:
         """The results that were not carried out to their ends."""
-        return sorted([*self.path.glob("*" + RESULT), *self.path.glob("*" + SILENT)])
+        return sorted(self.path / name for name in _names_in(self.path) if name.endswith((RESULT, SILENT)))
 
     def _is_free_for(self, target: Path, source: Path) -> bool:
         """Whether a file may go there: nothing is there, or that same file, by an earlier try."""
         beside = [target.with_name(target.name + suffix) for suffix in (SIDECAR, MANIFEST)]
-        if any(os.path.lexists(path) for path in beside):
+        if any(_is_there(path) for path in beside):
             return False
-        return not os.path.lexists(target) or _is_same(source, target)
+        return not _is_there(target) or _is_same(source, target)
 
     def _source_of(self, result: Path) -> Path | None:
         key = result.name.partition(".")[0]
@@ -171,20 +176,36 @@ class Claim:
         Raises FileNotFoundError where another process has done it.
         """
         target = self.folder.path / text_to_path(facts["file"])
-        if source is not None and os.path.lexists(source):
+        if source is not None and _is_there(source):
             if not _move(source, target):
                 return False
-        elif not os.path.lexists(target):
+        elif not _is_there(target):
             result.unlink(missing_ok=True)  # the file was given back, or somebody has fetched it already
             raise FileNotFoundError(str(target))
         manifest = self.path / (result.name.partition(".")[0] + MANIFEST)
-        if manifest.exists():
+        if _is_there(manifest):
             manifest.replace(target.with_name(target.name + MANIFEST))
         if result.name.endswith(SILENT):
-            result.unlink(missing_ok=True)
+            result.unlink()
         else:
             result.replace(target.with_name(target.name + SIDECAR))
         return True
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a name is taken, by whatever. Raises OSError where it cannot be seen now: that is no free name."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
 
 
 def _key(name: str) -> str:
@@ -203,7 +224,7 @@ def _move(source: Path, target: Path) -> bool:
     """Move a file or a folder to a name that is free, or has been given to it already; False where it is not."""
     try:
         if not stat.S_ISREG(source.lstat().st_mode):
-            if os.path.lexists(target):
+            if _is_there(target):
                 return False
             source.rename(target)
             return True
@@ -211,7 +232,7 @@ def _move(source: Path, target: Path) -> bool:
             return False
         source.unlink(missing_ok=True)
     except FileNotFoundError:  # another process was faster
-        return os.path.lexists(target)
+        return _is_there(target)
     return True
 
 

@@ -93,19 +93,27 @@ class Jobs:
 
     def _try(self, claim: Claim) -> None:
         told = ""
-        while not self._stopping.is_set() and claim.names():
+        while not self._stopping.is_set():
             try:
-                self._run(claim)
+                if not claim.names():
+                    break
+                self._run_or_refuse(claim)
             except _StoppedError:
                 return
             except (UnavailableError, *SERVER_ERRORS, OSError) as err:
-                if claim.names() and told != str(err):
+                if (shown := _shown(claim)) and told != str(err):
                     told = str(err)
-                    self._say(f"{_shown(claim)}: {told}; it is tried again")
+                    self._say(f"{shown}: {told}; it is tried again")
                 self._stopping.wait(AGAIN_S)
-            except (PigeonholeError, ModelingError) as err:
-                self._end_all(claim, bad("failed", str(err)))
         claim.close()
+
+    def _run_or_refuse(self, claim: Claim) -> None:
+        try:
+            self._run(claim)
+        except (UnavailableError, *SERVER_ERRORS):
+            raise
+        except (PigeonholeError, ModelingError) as err:
+            self._end_all(claim, bad("failed", str(err)))
 
     def _end_all(self, claim: Claim, ending: Ending) -> None:
         for name in claim.names():
@@ -223,5 +231,11 @@ def _require_plain(folder: Path) -> None:
 
 
 def _shown(claim: Claim) -> str:
-    names = claim.names()
-    return path_to_text(names[0]) if len(names) == 1 else f"{len(names)} images"
+    """What a claim holds, for people; empty where it holds nothing any more."""
+    try:
+        names = claim.names()
+    except OSError:
+        return f"working/{claim.name}"
+    if len(names) == 1:
+        return path_to_text(names[0])
+    return f"{len(names)} images" if names else ""

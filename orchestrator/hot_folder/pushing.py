@@ -84,7 +84,7 @@ class Pusher:
         return len(self._later)
 
     def push(self, claim: Claim) -> None:
-        """Push the image of a claim, or end it at once where it cannot be."""
+        """Push the image of a claim, or end it at once where it cannot be. Raises OSError where it cannot be listed."""
         for name in claim.names():
             try:
                 image, facts = _read(claim.data / name)
@@ -136,14 +136,13 @@ class Pusher:
         """Let `collect` return; for handlers of signals and other threads."""
         self._answered.put(None)
 
-    def push_again(self, *, everything: bool = False) -> None:
-        """Push what failed for another reason than its image, after a while."""
+    def due(self, *, everything: bool = False) -> list[Claim]:
+        """What failed a while ago for another reason than its image, to push it again."""
         now = time.monotonic()
         with self._lock:
             due = [claim for at, claim in self._later if everything or at <= now]
             self._later = [(at, claim) for at, claim in self._later if not (everything or at <= now)]
-        for claim in due:
-            self.push(claim)
+        return due
 
     def close(self) -> None:
         """Wait for the files that are being moved."""
@@ -165,13 +164,14 @@ class Pusher:
     def _end(self, push: _Push, future: "Future[Answer]") -> None:
         try:
             answer = future.result()
+            goes_back = answer.reason == "conflict" or _was_changed(push)
+            if goes_back:
+                push.claim.give_back(push.name)
         except (PigeonholeError, OSError) as err:
             self._say(f"{path_to_text(push.name)}: {err}; it is tried again")
             self._try_later(push.claim)
             return
-        if answer.reason == "conflict" or _was_changed(push):
-            push.claim.give_back(push.name)
-        else:
+        if not goes_back:
             self._end_as(push.claim, push.name, of_answer(answer, self._sorting))
         push.claim.close()
 

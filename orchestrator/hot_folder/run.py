@@ -183,23 +183,24 @@ class Runner:
         self._work_on(claim)
 
     def _work_on(self, claim: Claim) -> None:
-        if not claim.names():
-            claim.close()
-        elif claim.kind == "other":
-            self._refuse(claim)
-        elif claim.kind == "image" and self.pusher is not None:
-            self.pusher.push(claim)
-        else:
-            self._require_jobs().start(claim)
+        """Begin with a claim, or go on with it; where the disk refuses, the next look for claims begins anew."""
+        try:
+            if not claim.names():
+                claim.close()
+            elif claim.kind == "other":
+                self._refuse(claim)
+            elif claim.kind == "image" and self.pusher is not None:
+                self.pusher.push(claim)
+            else:
+                self._require_jobs().start(claim)
+        except OSError as err:
+            self._say_of(claim, err)
+            self._again.append(claim)
 
     def _refuse(self, claim: Claim) -> None:
         """End what is neither a file nor a folder."""
-        try:
-            for name in claim.names():
-                self.ended(claim, name, bad("unreadable", "a link, a pipe or a device, which is not followed or read"))
-        except OSError as err:
-            self._say_once(f"{claim.name} cannot be moved: {err.strerror}; it is tried again")
-            self._again.append(claim)
+        for name in claim.names():
+            self.ended(claim, name, bad("unreadable", "a link, a pipe or a device, which is not followed or read"))
         claim.close()
 
     def _require_jobs(self) -> Jobs:
@@ -210,7 +211,8 @@ class Runner:
         """End what is answered, and wait for more until there is something else to do."""
         self._wait(wait_s)
         if self.pusher is not None:
-            self.pusher.push_again()
+            for claim in self.pusher.due():
+                self._work_on(claim)
         self._forget_ended()
 
     def _wait(self, wait_s: float) -> None:
@@ -222,7 +224,10 @@ class Runner:
                 self._wakes.get(timeout=wait_s)
 
     def _forget_ended(self) -> None:
-        self._in_hand = {name: claim for name, claim in self._in_hand.items() if claim.path.exists()}
+        for claim in list(self._in_hand.values()):
+            with contextlib.suppress(OSError):  # it cannot be seen now
+                if not claim.exists():
+                    del self._in_hand[claim.name]
 
     def _drain(self) -> None:
         """Wait a while for what is in work."""
@@ -244,10 +249,13 @@ class Runner:
     def _try_to_recover(self) -> None:
         self._left += self._again
         self._again = []
-        try:
-            for claim in self._in_hand.values():
+        for claim in self._in_hand.values():
+            try:
                 if not claim.names():  # else a thread works on it
                     self._finish(claim)
+            except OSError as err:
+                self._say_of(claim, err)
+        try:
             self._recover()
         except OSError as err:
             self._say_once(f"{self._folder.working} cannot be used: {err.strerror}; it is tried again")
@@ -265,7 +273,7 @@ class Runner:
                 try:
                     self._resume(claim)
                 except OSError as err:  # of this claim; others may go on
-                    self._say_once(f"{claim.name} cannot be moved: {err.strerror}; it is tried again")
+                    self._say_of(claim, err)
         self._forget_dead(dead, claims)
 
     def _finish(self, claim: Claim) -> None:
@@ -297,6 +305,9 @@ class Runner:
             self.counts.failed += done.failed
             self.counts.done += not done.failed
             self._on_done(done)
+
+    def _say_of(self, claim: Claim, err: OSError) -> None:
+        self._say_once(f"working/{claim.name} cannot be used: {err.strerror}; it is tried again")
 
     def _say_once(self, text: str) -> None:
         if text not in self._said:

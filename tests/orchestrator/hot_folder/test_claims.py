@@ -1,5 +1,6 @@
 """Moving a file with its result: after a kill between any two steps, and by two processes at once."""
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -164,6 +165,23 @@ def test_a_file_that_was_changed_goes_back(scans):
 
     assert scans.names("in") == ["a.6a-1.jpg", "a.jpg"]
     assert claim.close()
+
+
+def test_a_file_that_goes_back_replaces_none_that_cannot_be_seen_now(scans, monkeypatch):
+    claim = make_claim(scans, "a.jpg")
+    scans.drop("a.jpg", b"meanwhile")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "lstat", stale)
+        patch.setattr(os, "stat", stale)
+        with pytest.raises(OSError, match="Stale file handle"):
+            claim.give_back("a.jpg")
+
+    assert (scans.path / "in" / "a.jpg").read_bytes() == b"meanwhile"
+    assert claim.names() == ["a.jpg"]
+
+
+def stale(*_: object, **__: object) -> None:
+    raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
 
 def test_folders_pipes_and_links_are_moved_too(scans):

@@ -55,6 +55,11 @@ def finish(pusher):
         pusher.collect(1.0)
 
 
+def push_again(pusher, *, everything=False):
+    for claim in pusher.due(everything=everything):
+        pusher.push(claim)
+
+
 def make_claim(scans, name, content):
     claim = Claim.make(open_hot_folder(scans.path), "6a", 1, "image")
     scans.drop(name, content)
@@ -97,10 +102,10 @@ def test_an_error_that_is_not_the_images_is_tried_again(scans, client, pusher, s
     pusher.push(make_claim(scans, "a.jpg", b"image"))
     client.pushed[0][2].set_exception(UnavailableError("no server answers"))
     finish(pusher)
-    pusher.push_again()
+    push_again(pusher)
     assert (len(client.pushed), pusher.num_waiting, said) == (1, 1, ["a.jpg: no server answers; it is tried again"])
 
-    pusher.push_again(everything=True)
+    push_again(pusher, everything=True)
     answer(client.pushed[1][2], label="a")
     finish(pusher)
 
@@ -116,7 +121,7 @@ def test_a_file_that_the_disk_or_this_process_cannot_give_now_is_read_again(
     pusher.push(make_claim(scans, "a.jpg", b"image"))
     for _ in range(times):
         assert client.pushed == []
-        pusher.push_again(everything=True)
+        push_again(pusher, everything=True)
 
     assert [image for image, *_ in client.pushed] == [b"image"]
     assert said == [f"a.jpg cannot be read: [Errno {number}] {os.strerror(number)}; it is tried again"] * times
@@ -126,7 +131,7 @@ def test_a_file_that_the_disk_never_gives_is_unreadable(scans, client, pusher, m
     fail_reads(monkeypatch, errno.EIO, MOST_READS)
     pusher.push(make_claim(scans, "a.jpg", b"image"))
     for _ in range(MOST_READS):
-        pusher.push_again(everything=True)
+        push_again(pusher, everything=True)
 
     assert client.pushed == []
     assert scans.sidecar("a.jpg", "error")["error"] == "Input/output error"

@@ -248,3 +248,100 @@ def test_a_call_that_the_disk_refuses_once_costs_no_file_its_result(call, by_bin
     assert found == (expected if by_bin else expected | {f"{name}.json" for name in expected})
     assert scans.names("working") == scans.hidden("working") == scans.names("in") == []
     assert runner.counts.done == 3
+
+
+class Stale:
+    """Calls into claims whose handle is stale: those that `strikes` picks, by their number and name."""
+
+    def __init__(self, monkeypatch, working, strikes):
+        self._working = f"{working}{os.sep}"
+        self._strikes = strikes
+        self._count = 0
+        self._lock = threading.Lock()
+        self.struck = []
+        for name in ("listdir", "scandir", "stat", "lstat", "open", "mkdir", "link", "unlink", "replace", "rename"):
+            monkeypatch.setattr(os, name, self._wrap(name, getattr(os, name)))
+
+    def _wrap(self, name, real):
+        def call(path=".", *arguments, **options):
+            if isinstance(path, str | Path) and self._is_struck(name, str(path)):
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), path)
+            return real(path, *arguments, **options)
+
+        return call
+
+    def _is_struck(self, name, path):
+        inside = path.removeprefix(self._working)
+        if inside == path or inside.startswith("."):
+            return False
+        with self._lock:
+            self._count += 1
+            strikes = self._strikes(self._count, f"{name} {inside}")
+            self.struck += [f"{name} {inside}"] * strikes
+        return strikes
+
+
+def run_to_the_end(runner, *, once=True):
+    """Until it stops, or nothing is left in `in/`; one that never ends is stopped."""
+    stopper = threading.Timer(60, lambda: [runner.stop(), runner.stop()])
+    stopper.start()
+    runner.run(once=once)
+    stopper.cancel()
+
+
+def stale_once_each(tmp_path, monkeypatch):
+    """A hot folder for each call of a run into a claim, whose handle is stale then; ends after one without."""
+    for nth in range(1, 200):
+        scans = Scans(open_hot_folder(tmp_path / str(nth)).path)
+        with monkeypatch.context() as patch:
+            stale = Stale(patch, scans.path / "working", lambda number, _, nth=nth: number == nth)
+            yield scans, stale
+        assert scans.names("working") == scans.hidden("working") == scans.names("in") == [], stale.struck
+        if not stale.struck:
+            break
+    assert 10 < nth < 199
+
+
+def test_a_stale_handle_of_a_claim_costs_no_image_its_result(tmp_path, monkeypatch):
+    monkeypatch.setattr("orchestrator.hot_folder.pushing.AGAIN_S", 0.01)
+    for scans, stale in stale_once_each(tmp_path, monkeypatch):
+        runner = make_runner(scans, [], client=FakeClient())
+        scans.drop("a.jpg", b"a")
+        scans.drop("b.jpg", b"b")
+        run_to_the_end(runner)
+
+        assert scans.names("done") == ["a.jpg", "a.jpg.json", "b.jpg", "b.jpg.json"], stale.struck
+        assert [scans.sidecar(f"{name}.jpg")["file"] for name in "ab"] == ["done/a.jpg", "done/b.jpg"]
+        assert runner.counts.done == 2
+
+
+def test_a_stale_handle_of_a_claim_costs_no_folder_its_result(tmp_path, settings, monkeypatch):
+    for scans, stale in stale_once_each(tmp_path, monkeypatch):
+        submit = FakeSubmit(*[PigeonholeError("no such model")] * 3)
+        runner = make_runner(scans, [], submit=submit, settings=settings)
+        (scans.path / "in" / "batch").mkdir()
+        (scans.path / "in" / "batch" / "a.jpg").write_bytes(b"a")
+        run_to_the_end(runner)
+
+        assert scans.names("error") == ["batch", "batch.json", "batch/a.jpg"], stale.struck
+        assert runner.counts.failed == 1
+
+
+def test_a_claim_whose_handle_stays_stale_is_told_once_and_holds_up_no_other(scans, client, said, monkeypatch):
+    claim = Claim.make(open_hot_folder(scans.path), "6a2b", 7, "image")
+    (claim.data / "a.jpg").write_bytes(b"a")
+    runner = make_runner(scans, said, client=client)
+    with monkeypatch.context() as patch:
+        stale = Stale(patch, scans.path / "working", lambda _, call: call == "listdir 6a2b-7.image/data")
+        client.before = lambda item: runner.stop() if len(stale.struck) > 2 else scans.drop("b.jpg", b"b")
+        scans.drop("b.jpg", b"b")
+        run_to_the_end(runner, once=False)
+
+    assert said == ["working/6a2b-7.image cannot be used: Stale file handle; it is tried again"]
+    assert scans.names("working") == ["6a2b-7.image", "6a2b-7.image/data", "6a2b-7.image/data/a.jpg"]
+    assert (scans.path / "done" / "b.jpg").is_file()
+
+    run_to_the_end(make_runner(scans, said, client=client))
+    assert (scans.path / "done" / "a.jpg").is_file()
+    assert client.items.count("a.jpg@6a2b-7") == 1
+    assert scans.names("working") == scans.hidden("working") == []
