@@ -65,7 +65,7 @@ def main() -> None:
     for fault, found in results:
         print(f"{fault.name:52}{fault.expected:62}{found.text}{'' if found.ok else '  BROKEN'}")
     rows = [
-        {"fault": fault.name, "expected": fault.expected, "found": found.text, "ok": found.ok}
+        {"fault": fault.name, "expected": fault.expected, "found": found.text.replace(f"{folder}/", ""), "ok": found.ok}
         for fault, found in results
     ]
     keep(describe_run("surroundings") | {"faults": rows}, "surroundings")
