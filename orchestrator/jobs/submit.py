@@ -6,6 +6,7 @@ are listed while workers already classify those that are listed.
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -31,6 +32,7 @@ from orchestrator.contract.jobs.requests import (
 )
 from orchestrator.contract.jobs.restore import output_of, withdraw_job
 from orchestrator.contract.ledger.ledger import FINALIZE_LEASE_S, Ledger
+from orchestrator.contract.ledger.live_workers import HEARTBEAT_S
 from orchestrator.contract.queues import FINALIZE, QUEUE_OF_KIND
 from orchestrator.contract.server import SERVER_ERRORS, connect, require_answer
 from orchestrator.contract.settings import Settings
@@ -41,6 +43,9 @@ if TYPE_CHECKING:
     from celery import Celery
 
 logger = logging.getLogger(__name__)
+
+RETURN_S = 1.5 * HEARTBEAT_S  # for silent workers to be heard of again
+_LOOK_S = 0.1
 
 OnEntered = Callable[[str], None]
 """Receives a classify job's id once the ledger has it; its images are not listed yet."""
@@ -85,12 +90,21 @@ class JobClient:
         ring(self._app, queue, job)
 
     def require_worker(self, queue: str) -> None:
-        """Raises UnavailableError where no live worker listens to `queue`."""
-        if not self.ledger.live_workers.num_listeners(queue):
-            raise UnavailableError(
-                f"no worker listens to the queue {queue!r}; start one with `pigeonhole worker`, "
-                "or let the job wait for one with --detach"
-            )
+        """Raises UnavailableError where no live worker listens to `queue`.
+
+        Where workers are silent that did, it waits: after the server was away, they are known again by a heartbeat.
+        """
+        until = time.monotonic() + RETURN_S
+        while True:
+            workers = self.ledger.live_workers.workers()
+            if any(worker.takes(queue) for worker in workers):
+                return
+            if time.monotonic() > until or not any(worker.may_return(queue) for worker in workers):
+                raise UnavailableError(
+                    f"no worker listens to the queue {queue!r}; start one with `pigeonhole worker`, "
+                    "or let the job wait for one with --detach"
+                )
+            time.sleep(_LOOK_S)
 
     def submit(
         self,

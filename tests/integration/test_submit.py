@@ -18,9 +18,11 @@ from orchestrator.contract.jobs.job_folder import JobFolder, active_jobs, all_jo
 from orchestrator.contract.jobs.listing import ListingWriter
 from orchestrator.contract.jobs.requests import ClassifyRequest, TrainJobRequest
 from orchestrator.contract.jobs.restore import restore_job
+from orchestrator.contract.ledger.live_workers import WORKERS_KEY, WorkerRecord
 from orchestrator.contract.settings import Settings
 from orchestrator.jobs import lister
 from orchestrator.jobs import prepare as prepare_module
+from orchestrator.jobs import submit as submit_module
 from orchestrator.jobs.prepare import prepare
 from orchestrator.jobs.specs import ClassifySpec, EvaluateSpec, TrainSpec
 from orchestrator.jobs.submit import JobClient, Submission
@@ -139,6 +141,39 @@ def test_a_repeated_submission_is_known_even_when_its_images_were_moved(client: 
     Path("inbox/00000").rename("moved")
 
     assert submit(client, spec) == Submission(first.job, existed=True)
+
+
+def silent_worker(client: JobClient) -> None:
+    """A worker that was last heard of before the server was away."""
+    client.ledger.live_workers.heartbeat("w1", {"queues": "classify", "version": "1"})
+    client.ledger.client.zincrby(WORKERS_KEY, -60, "w1")
+
+
+def test_workers_that_are_heard_of_again_after_the_server_was_away_are_waited_for(
+    client: JobClient, monkeypatch: pytest.MonkeyPatch
+):
+    silent_worker(client)
+    workers, looks = client.ledger.live_workers.workers, []
+
+    def look() -> list[WorkerRecord]:
+        looks.append(workers())
+        if len(looks) == 2:
+            client.ledger.live_workers.heartbeat("w1", {"queues": "classify"})
+        return looks[-1]
+
+    monkeypatch.setattr(client.ledger.live_workers, "workers", look)
+
+    client.require_worker("classify")
+
+    assert [worker.alive for [worker] in looks] == [False, False, True]
+
+
+def test_a_worker_that_stays_silent_is_none(client: JobClient, monkeypatch: pytest.MonkeyPatch):
+    silent_worker(client)
+    monkeypatch.setattr(submit_module, "RETURN_S", 0.0)
+
+    with pytest.raises(UnavailableError, match="no worker listens to the queue 'classify'"):
+        client.require_worker("classify")
 
 
 def test_without_a_worker_standard_input_is_not_read(

@@ -63,6 +63,10 @@ class WorkerRecord:
         """Whether it takes doorbells from a queue, for a job that this version has begun; empty: that none has."""
         return self.alive and not self.draining and queue in self.queues and version in ("", self.version)
 
+    def may_return(self, queue: str) -> bool:
+        """Whether it took doorbells from a queue and is silent now, as all are at first after the server was away."""
+        return not self.alive and not self.draining and queue in self.queues
+
 
 @dataclass(frozen=True, slots=True)
 class LiveWorkersSurvey:
