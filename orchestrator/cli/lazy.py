@@ -131,7 +131,8 @@ class RootGroup(LazyGroup):
         try:
             return super().main(*args, **extra)
         finally:
-            gc.freeze()  # at exit, the collector skips all imported objects: a tenth of a short command
+            if "torch" not in sys.modules:  # its libraries take what the collector skips for leaks, and print them
+                gc.freeze()  # at exit, the collector skips all imported objects: a tenth of a short command
 
     def invoke(self, ctx: click.Context) -> object:
         """Run; a program says what it does when that takes long, a caller's process is the caller's."""

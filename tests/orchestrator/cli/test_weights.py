@@ -4,6 +4,8 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,15 @@ def test_weights_are_imported_listed_and_removed(home):
     assert json.loads(removed.stdout) == {"removed": "ours"}
     assert invoke("weights", "list").stderr.startswith("no pre-trained weights are at hand; copy a file such as ")
     assert json.loads(invoke("weights", "list", "--json").stdout) == []
+
+
+def test_libraries_report_nothing_as_the_command_ends(home):
+    torch.save(build_network("mobilenet_v2", Preprocessing("RGB", 32, 32), 1000).state_dict(), "mobilenet.pth")
+    command = [sys.executable, "-m", "orchestrator", "weights", "import", "mobilenet.pth"]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    assert done.stderr.splitlines()[-1].startswith("`pigeonhole train` takes them where they suit the images")
 
 
 def test_the_name_is_that_of_the_architecture_unless_it_is_given(home):
