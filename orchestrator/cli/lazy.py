@@ -131,7 +131,7 @@ class RootGroup(LazyGroup):
         try:
             return super().main(*args, **extra)
         finally:
-            if "torch" not in sys.modules:  # its libraries take what the collector skips for leaks, and print them
+            if "triton" not in sys.modules:  # takes what the collector skips for leaks, and prints them
                 gc.freeze()  # at exit, the collector skips all imported objects: a tenth of a short command
 
     def invoke(self, ctx: click.Context) -> object:
