@@ -45,8 +45,8 @@ def test_messages_from_strangers_end_no_worker_and_cost_a_log_line(running_clust
     assert worker.alive
     assert child.is_running()
     assert parent.memory_info().rss - before < MOST_MEMORY
-    lines = worker.log.read_text()[log_before:].splitlines()
-    assert any("dropped a message on queue classify that is not ours" in line for line in lines)
+    lines = worker.log.read_bytes()[log_before:].decode().splitlines()
+    assert any("dropped a message on queue " in line for line in lines)  # whichever is read first fills its ten lines
     assert any("dropped a message on the remote control" in line for line in lines)
     assert any("further lines like this one are left out" in line for line in lines)
     assert len(lines) < 150, "\n".join(lines)
@@ -87,7 +87,7 @@ def test_a_key_of_another_kind_in_the_place_of_a_queue_ends_no_worker(running_cl
 
     client.delete(queue_key(CLASSIFY))
     client.set(queue_key(CLASSIFY), "not a list")
-    wait_until(lambda: "WRONGTYPE" in worker.log.read_text()[log_before:], what="the worker meets the key")
+    wait_until(lambda: b"WRONGTYPE" in worker.log.read_bytes()[log_before:], what="the worker meets the key")
     with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
         client.llen(queue_key(CLASSIFY))
     client.delete(queue_key(CLASSIFY))
