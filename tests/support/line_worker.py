@@ -10,6 +10,7 @@ from orchestrator.contract.lines.requests import GivenAnswer, Held
 from orchestrator.contract.lines.settings import Line, LineSettings
 from orchestrator.contract.lines.store import LineStore
 from orchestrator.contract.server import SERVER_ERRORS, connect_raw
+from tests.support.server import PATIENCE_S
 
 LATE = Verdict("F", "late", "device")
 
@@ -38,19 +39,23 @@ def answer_one(held: Held) -> GivenAnswer:
 
 
 class LineWorker:
-    """A thread that takes requests of a line and answers them; it goes on when the server comes back."""
+    """A thread that takes requests of a line and answers them; it goes on when the server comes back.
+
+    Started, it has said once that it is open: who looks for a worker finds it.
+    """
 
     def __init__(self, url: str, name: str = "post", *, answer: Callable[[Held], GivenAnswer] = answer_one) -> None:
         self.taken: list[str] = []
         self._answer = answer
         self._store = LineStore(connect_raw(url, timeout_s=2), name)
-        self._stopping = threading.Event()
+        self._open, self._stopping = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def _run(self) -> None:
         while not self._stopping.is_set():
             with contextlib.suppress(*SERVER_ERRORS):
                 self._store.report_capacity("w", "1.0 1.0 0 0", {"state": "open"})
+                self._open.set()
                 held = self._store.take("w", 64, 500, 1 << 30).held
                 self.taken += [each.key for each in held]
                 if held:
@@ -59,6 +64,7 @@ class LineWorker:
 
     def start(self) -> None:
         self._thread.start()
+        assert self._open.wait(PATIENCE_S), "its server did not answer"
 
     def stop(self) -> None:
         self._stopping.set()
