@@ -40,6 +40,11 @@ def pytest_collection_finish() -> None:
             logger.propagate = True
 
 
+def pytest_sessionfinish() -> None:
+    """At exit the collector sees all again: triton reports what it skips as leaks, hundreds of lines."""
+    gc.unfreeze()
+
+
 _FIXTURES = (HealthCheck.function_scoped_fixture,)
 # The same examples in every run: a change that breaks nothing never fails by chance. `make fuzz` looks for new ones.
 hypothesis_settings.register_profile(
