@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 
 from orchestrator.cli import main
 from orchestrator.contract.settings import get_settings
-from tests.support.line_worker import enter_line, line_worker, make_line
+from tests.support.line_worker import UNANSWERED, enter_line, line_worker, make_line
 
 pytestmark = pytest.mark.integration
 KEYS = ["item", "pass", "bin", "reason", "label", "score", "decision", "model", "ms"]
@@ -118,7 +118,7 @@ def test_without_a_worker_the_fallback_bin_comes_by_the_deadline(server):
     answer = answers(write("a.jpg", b"image"), "--deadline", "500ms")[0]
 
     assert answer["bin"] == "F"
-    assert answer["reason"] in ("no_worker", "late", "no_server")  # the last two on a machine that is very busy
+    assert answer["reason"] in UNANSWERED
 
 
 def test_a_path_outside_the_roots_among_others_is_one_error_and_no_answer(server, tmp_path):

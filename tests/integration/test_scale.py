@@ -85,9 +85,19 @@ def test_20_000_images_take_flat_memory_few_doorbells_and_few_bytes_a_shard_on_t
         [job] = cluster.ledger.active()
         cluster.wait_for(job, 1)
         early = cluster.record(job)
-        watch = Watch(cluster, submitter.pid)  # only now: ringing the first doorbell brought kombu's transport in
+        num_given = NUM_FIRST
+
+        def goes_on() -> bool:
+            nonlocal num_given
+            pipe.write(list_lines(range(num_given, num_given + SHARD_SIZE)))
+            pipe.flush()
+            num_given += SHARD_SIZE
+            return cluster.record(job).num_images > early.num_images
+
+        wait_until(goes_on, what="the first doorbell was rung")  # which brings kombu's transport in
+        watch = Watch(cluster, submitter.pid)
         watch.start()
-        pipe.write(list_lines(range(NUM_FIRST, NUM_IMAGES)))
+        pipe.write(list_lines(range(num_given, NUM_IMAGES)))
         pipe.flush()
         wait_until(lambda: is_read(pipe), what="the list is read")
         grown_listing = watch.look() - watch.first_size

@@ -25,6 +25,7 @@ from tests.support.server import wait_until
 from tests.support.workers import COMMAND, without_waiting
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600), pytest.mark.usefixtures("_server_program")]
+NUM_LONG = 600  # photographs of a job that lasts for some seconds
 
 
 @dataclass
@@ -278,7 +279,7 @@ def test_a_server_that_was_starting_when_up_was_killed_is_known_to_down(home: Ho
 
 
 def test_classify_starts_the_stack_and_the_job_outlives_down_and_up(home: Home, tmp_path: Path):
-    make_photographs(tmp_path / "in", 200)
+    make_photographs(tmp_path / "in", NUM_LONG)
     options = ("--model", "digits", "--shard-size", "8", "-o", str(tmp_path / "out.csv"))
 
     submitted = home.run("classify", str(tmp_path / "in"), *options, "--detach")
@@ -290,12 +291,12 @@ def test_classify_starts_the_stack_and_the_job_outlives_down_and_up(home: Home, 
     wait_until(lambda: record.num_done > 0 if (record := home.ledger.record(job)) else False, what="it is at work")
     home.run_ok("down")
     between = json.loads(home.run_ok("status", job, "--json"))
-    assert (between["state"], between["num_images"]) == ("unknown", 200)
+    assert (between["state"], between["num_images"]) == ("unknown", NUM_LONG)
 
     home.up()
 
     assert home.run("wait", job, "--timeout", "60").returncode == 0
-    assert json.loads(home.run_ok("results", "verify", job, "--json"))["num_rows"] == 200
+    assert json.loads(home.run_ok("results", "verify", job, "--json"))["num_rows"] == NUM_LONG
 
 
 def test_a_worker_that_cannot_start_is_reported_with_its_log(home: Home):
