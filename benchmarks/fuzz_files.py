@@ -121,8 +121,9 @@ class _Workers:
         while busy := [worker for worker in self._workers if worker.left]:
             wait([worker.pipe for worker in busy], timeout=_POLL_S)
             for worker in busy:
+                alive = worker.process.is_alive()  # first: what it sent before its end counts
                 worker.collect(found)
-                if worker.left and (wrong := worker.trouble(self._bound_s)):
+                if worker.left and (wrong := worker.trouble(self._bound_s, alive)):
                     found.findings.append((worker.left[0], wrong))
                     found.codes["hang" if "seconds" in wrong else "crash"] += 1
                     self._replace(worker)
@@ -168,14 +169,14 @@ class _Worker:
         except (EOFError, ConnectionError):
             self.process.join(timeout=5)
 
-    def trouble(self, bound_s: float) -> str:
+    def trouble(self, bound_s: float, alive: bool) -> str:
         """What is wrong with the process; empty if it is at work."""
-        if not self.process.is_alive():
+        if not alive:
             return f"the process died with exit code {self.process.exitcode}"
         try:
             used = psutil.Process(self.process.pid).cpu_times()
-        except psutil.NoSuchProcess:
-            return "the process died"
+        except psutil.NoSuchProcess:  # since it was looked at: the next look says how it ended
+            return ""
         used_s = used.user + used.system
         self.began_s = used_s if self.began_s is None else self.began_s
         spent_s = used_s - self.began_s

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
@@ -190,10 +190,18 @@ def test_a_line_answers_what_is_pushed(here: Path, name: str) -> None:
     with running_server() as server:
         enter_line(server.url, make_line())
         with line_worker(server.url):
-            said = run(name, "post", server.url, *map(str, images), "broken.png")
+            said = run(str(patient(here, name)), "post", server.url, *map(str, images), "broken.png")
 
     assert "unreadable" in said
     assert len(said.splitlines()) == 4
+
+
+def patient(here: Path, name: str) -> Path:
+    """The example with a deadline that a busy machine keeps, too, its first push beside connecting."""
+    text = (EXAMPLES / name).read_text()
+    assert "deadline=0.5" in text
+    (here / name).write_text(text.replace("deadline=0.5", "deadline=20"))
+    return here / name
 
 
 def test_a_belt_without_arguments_says_how_it_is_called(here: Path) -> None:
@@ -228,6 +236,7 @@ def test_nightly_publishes_once_a_day(here: Path) -> None:
     publish_model(here / "home" / "models", "digits")
     make_pngs(here / "inbox", 5)
     (here / "manifests").mkdir()
+    day = date.today()
     arguments = (str(here / "inbox"), "digits", str(here / "manifests"))
     try:
         run("nightly.sh", *arguments)
@@ -238,7 +247,7 @@ def test_nightly_publishes_once_a_day(here: Path) -> None:
         subprocess.run([str(Path(sys.executable).parent / "pigeonhole"), "down"], env=os.environ, check=True)
 
     assert manifest.read_bytes() == first
-    assert len(list(here.glob("manifests/*.csv"))) == 1
+    assert len(list(here.glob("manifests/*.csv"))) == 1 or date.today() != day
 
 
 @pytest.mark.integration

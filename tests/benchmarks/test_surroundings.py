@@ -28,7 +28,7 @@ def test_a_cut_network_delays_what_is_sent_and_loses_nothing():
     server = Server()
     server.start()
     proxy = CutProxy(server.folder / "p", f"{server.folder}/s.sock")
-    client = redis.Redis.from_url(proxy.url, socket_timeout=0.5, retry=None)
+    client = redis.Redis.from_url(proxy.url, socket_timeout=2, retry=None)
     direct = redis.Redis.from_url(server.url)
     try:
         assert client.ping()
@@ -38,6 +38,7 @@ def test_a_cut_network_delays_what_is_sent_and_loses_nothing():
         assert client.ping()
         with proxy.cut("to client"), pytest.raises(redis.TimeoutError):
             client.rpush("list", "answer lost")
+        wait_until(lambda: direct.llen("list") == 2, what="it has arrived, too")
         assert direct.lrange("list", 0, -1) == [b"late", b"answer lost"]
     finally:
         proxy.close()

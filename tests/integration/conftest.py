@@ -62,6 +62,13 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def settings(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Leases that no busy machine lets run out, renewed all the time; tests that wait for their end set shorter."""
+    monkeypatch.setattr("workers.leases.RENEW_S", 0.15)
+    return settings.model_copy(update={"lease_s": 60.0})
+
+
+@pytest.fixture
 def cluster(tmp_path: Path, server: Server, engines: Path) -> Iterator[Cluster]:
     """A home of the test's own with a model `digits`, an empty server, and nobody at work."""
     publish_model(tmp_path / "home" / "models", "digits")

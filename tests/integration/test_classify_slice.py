@@ -582,7 +582,7 @@ def test_a_worker_that_dies_of_an_image_leaves_the_note_that_names_it(
         other.models = FakeModelCache(FakeClassifier(before=die))
         classify_slice(folder.job, other)
 
-    context.settings = context.settings.model_copy(update={"lease_s": SHORT_S, "max_attempts": 20})
+    context.settings = context.settings.model_copy(update={"lease_s": 0.2, "max_attempts": 20})
     num_deaths = 0
     while ledger.record(folder.job).state in ("queued", "running"):
         wait_until(lambda: all_expired(ledger, "{pigeonhole}:job:" + folder.job + ":leases"), what="leases run out")
@@ -752,12 +752,12 @@ def test_a_source_that_hangs_pauses_the_job_and_is_no_attempt(walked, context, l
     def hang():
         other = replace_ledger(context, server)
         other.settings = context.settings.model_copy(update={"lease_s": 0.5})
-        source_folder.ANSWER_S = 0.1
         source.SILENT_S = 0.2
         whole = os.open
 
         def open_slowly(path, *args, **options):
             if is_image(str(path)):
+                source_folder.ANSWER_S = 0.1
                 threading.Event().wait()
             return whole(path, *args, **options)
 

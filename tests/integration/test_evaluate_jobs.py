@@ -1,5 +1,6 @@
 """Evaluations through a real server and worker: the figures, where they go, and what can go wrong."""
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -34,9 +35,10 @@ def freeze_child(cluster: Cluster) -> psutil.Process:
     def look() -> bool:
         for worker in cluster.workers:
             for process in psutil.Process(worker.process.pid).children(recursive=True):
-                if "modeling.training.process" in process.cmdline():
-                    process.suspend()
-                    found.append(process)
+                with contextlib.suppress(psutil.NoSuchProcess):  # it may have ended since
+                    if "modeling.training.process" in process.cmdline():
+                        process.suspend()
+                        found.append(process)
         return bool(found)
 
     wait_until(look, what="the evaluation has a process", timeout_s=JOB_PATIENCE_S)

@@ -31,7 +31,7 @@ def gateway(real_server, root, tmp_path_factory):
     """A gateway with the lines `open`, with a worker, and `alone`, `small` and `paused`, without one."""
     for line in (
         make_line("open", roots=[str(root)], deadline_ms=20_000, max_image_bytes=1000),
-        make_line("alone"),
+        make_line("alone", deadline_ms=20_000),
         make_line("small", max_requests=1, deadline_ms=20_000),
         replace(make_line("paused"), paused=True),
     ):
@@ -95,7 +95,7 @@ def test_a_busy_line_is_429_at_once_unless_the_client_waits_and_what_waits_is_20
     first = push(gateway, "small/items?item=a")
     waiting = gateway.get(first.headers["location"])
     refused = push(gateway, "small/items?wait&item=b")
-    waited = push(gateway, "small/items?wait=deadline&item=c&deadline_ms=100")
+    waited = push(gateway, "small/items?wait=deadline&item=c&deadline_ms=1000")
 
     assert (first.status_code, waiting.status_code, refused.status_code) == (202, 202, 429)
     assert (refused.headers["retry-after"], refused.json()["retry_after_ms"]) == ("1", 50)
@@ -104,7 +104,7 @@ def test_a_busy_line_is_429_at_once_unless_the_client_waits_and_what_waits_is_20
 
 def test_a_paused_line_is_503_at_once_unless_the_client_waits(gateway):
     refused = push(gateway, "paused/items?wait")
-    waited = push(gateway, "paused/items?wait=deadline&deadline_ms=100")
+    waited = push(gateway, "paused/items?wait=deadline&deadline_ms=1000")
 
     assert (refused.status_code, refused.json()["type"]) == (503, "urn:pigeonhole:paused")
     assert int(refused.headers["retry-after"]) >= 1
@@ -122,7 +122,7 @@ def test_the_same_item_with_other_bytes_is_409_with_the_first_answer(gateway):
 
 def test_other_bytes_of_an_item_that_waits_are_never_202(gateway):
     first = push(gateway, "alone/items?item=other")
-    second = push(gateway, "alone/items?item=other&deadline_ms=200", b"other bytes")
+    second = push(gateway, "alone/items?item=other&deadline_ms=2000", b"other bytes")
 
     assert (first.status_code, second.status_code) == (202, 409)
 

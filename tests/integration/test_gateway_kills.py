@@ -1,6 +1,8 @@
 """A gateway is killed under load, and another takes over: clients that push again with their items get one answer."""
 
+import contextlib
 import threading
+from functools import partial
 
 import httpx2
 import pytest
@@ -13,6 +15,12 @@ from tests.support.server import wait_until
 
 pytestmark = pytest.mark.integration
 NUM_CLIENTS, NUM_ITEMS = 4, 40
+
+
+def answers_at(port: int) -> bool:
+    with contextlib.suppress(httpx2.TransportError):
+        return httpx2.get(f"http://127.0.0.1:{port}/health/live").status_code == 200
+    return False
 
 
 def test_every_item_has_one_answer_while_gateways_are_killed(server, tmp_path):
@@ -39,6 +47,7 @@ def test_every_item_has_one_answer_while_gateways_are_killed(server, tmp_path):
             gateways[place].start()
         for thread in threads:
             thread.join()
+    wait_until(partial(answers_at, ports[1]), what="the one that was killed first is there again")
     codes = [gateway.stop() for gateway in gateways]
 
     records = {

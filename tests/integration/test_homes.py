@@ -67,6 +67,7 @@ def test_a_worker_of_another_home_ends_with_one_line_that_names_both(cluster: Cl
 @pytest.mark.timeout(600)
 def test_a_running_worker_enters_its_home_again_or_ends_where_another_was_faster(cluster: Cluster, tmp_path: Path):
     worker = cluster.start_worker()
+    wait_until(cluster.ledger.live_workers.workers, what="it is known")
     [record] = cluster.ledger.live_workers.workers()
     assert (record.worker, record.pid) == (worker.name, worker.process.pid)
     own = read_home_id(cluster.settings)

@@ -19,6 +19,7 @@ from orchestrator.gateway.inference import infer, requests
 from orchestrator.gateway.inference.outputs import OUTPUTS_OF_LINES
 from tests.support.gateway import InProcessGateway, bearer, make_context, served, write_tokens
 from tests.support.images import grey_png
+from tests.support.line_worker import UNANSWERED
 from tests.support.line_workers import LineHome
 from tests.support.pushes import wait_until_open
 from tests.support.server import wait_until
@@ -124,7 +125,7 @@ def test_without_a_worker_a_model_is_unavailable_at_the_deadline(gateway):
 
     assert answer.status_code == 503
     assert answer.headers["retry-after"] == "1"
-    assert answer.json()["error"].startswith("tones: no_worker: no worker has opened the model")
+    assert answer.json()["error"].startswith(tuple(f"tones: {reason}: " for reason in UNANSWERED))
 
 
 def test_a_line_has_its_name_and_bins_and_the_model_of_the_same_name_is_found_by_version(home, gateway):
@@ -142,7 +143,7 @@ def test_a_line_has_its_name_and_bins_and_the_model_of_the_same_name_is_found_by
 
 def test_a_paused_line_refuses_at_once_or_answers_at_the_deadline(home, gateway):
     home.start("w1")
-    home.create("post", deadline_ms=100)
+    home.create("post", deadline_ms=1000)
     home.registry.change("post", lambda line: replace(line, paused=True))
 
     refused = gateway.post("/v2/models/post/infer", **request_of(LIGHT, parameters={"timeout": 9_000_000}))

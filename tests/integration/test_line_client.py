@@ -146,6 +146,7 @@ def test_a_push_that_was_late_before_it_began_is_decided_at_once(server: Server)
         answer = client.push(b"image", "x", deadline=1000, triggered_at=time.time() - 3000)
 
     assert (answer.bin, answer.reason) == ("F", "late")
+    wait_until(lambda: record_of(store, "x"), what="the decision is reported")
     assert record_of(store, "x").reason == "late"
     assert store.counts().get("admitted") is None
 
@@ -271,7 +272,7 @@ def test_a_refusal_becomes_the_answer_at_the_deadline(server: Server, paused: bo
     with LineClient("post", server.url) as client:
         waiting = client.submit(b"image", "waits", deadline=60)
         wait_until(store.counts, what="the line has taken or refused it")
-        refused = client.push(b"image", "refused", deadline=0.2)
+        refused = client.push(b"image", "refused", deadline=CONNECTING_S)
         store.enter(make_line())
         with line_worker(server.url):
             first = waiting.result()
@@ -312,7 +313,7 @@ def test_a_server_without_room_is_busy(own_server: Server):
     with LineClient("post", own_server.url) as client, line_worker(own_server.url):
         client.push(b"image", "before", deadline=60)
         own_server._client.config_set("maxmemory", 1)
-        full = client.push(b"image", "full", deadline=0.3)
+        full = client.push(b"image", "full", deadline=CONNECTING_S)
         own_server._client.config_set("maxmemory", 0)
         after = client.push(b"image", "after", deadline=60)
 

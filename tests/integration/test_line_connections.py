@@ -42,7 +42,7 @@ def test_a_connection_that_the_server_closed_is_replaced(own_server: Server):
 
 
 def test_no_reply_is_taken_for_that_of_a_later_command(own_server: Server):
-    connections = Connections(connect_raw(own_server.url, timeout_s=0.1))
+    connections = Connections(connect_raw(own_server.url, timeout_s=1))
     assert connections.send([("PING",)]) == [b"PONG"]
 
     own_server.freeze()

@@ -15,6 +15,7 @@ from orchestrator.contract.server import connect_raw
 from orchestrator.contract.settings import Settings
 from orchestrator.lines.follow import AnswerFollower, wait_for_more
 from tests.support.invoke import invoke
+from tests.support.line_worker import report_for_a_minute
 from tests.support.published_models import publish_model
 from tests.support.server import running_server, wait_until
 
@@ -85,7 +86,7 @@ def test_a_paused_line_refuses_and_a_resumed_one_takes(home, client):
     push = Push("1/a", "00", 500, 1, "ask")
 
     assert run("pause", "post").stderr == "line post is paused\n"
-    LineStore(client, "post").report_capacity("w1", "4.0 10.0 0 0", {"state": "paused"})
+    report_for_a_minute(LineStore(client, "post"), "w1", "4.0 10.0 0 0", state="paused")
     assert run("list").stdout.splitlines()[1].split()[-1] == "1"  # its worker is there, and has it loaded
     paused = LineStore(client, "post").admit([push], "c")[0].verdict
     assert shown("show", "post")["state"] == "paused"
@@ -166,8 +167,8 @@ def test_show_tells_of_workers_and_of_what_waits(home, client):
     create()
     store = LineStore(client, "post")
     store.admit([Push("1/a", "00", 60_000, 3, "image", b"abc"), Push("1/b", "00", 60_000, 3, "image", b"abc")], "c")
-    store.report_capacity("w1", "4.0 10.0 0 0", {"state": "open", "model": "digits@1", "bound_ms": 12.5})
-    store.report_capacity("w2", "0 0 0 0", {"state": "opening", "trouble": "digits@1 needs 9 GB"})
+    report_for_a_minute(store, "w1", "4.0 10.0 0 0", state="open", model="digits@1", bound_ms=12.5)
+    report_for_a_minute(store, "w2", "0 0 0 0", state="opening", trouble="digits@1 needs 9 GB")
     client.hset(store.key("capacity"), "w3", "nonsense")
     store.take("w1", 1, 1_000, 1 << 20)
 
@@ -255,7 +256,7 @@ def answered(client, *pushes: tuple[str, str, str | None]) -> LineStore:
     """A line on which a worker has answered items with a label and a reason; None as label: nobody did, in time."""
     create()
     store = LineStore(client, "post")
-    store.report_capacity("w1", "1.0 1.0 0 0", {"state": "open"})
+    report_for_a_minute(store, "w1", "1.0 1.0 0 0", state="open")
     for item, label, reason in pushes:
         store.admit([Push(f"1/{item}", "00", 60_000 if label else 1, 3, "image", b"abc")], "c")
         if label:

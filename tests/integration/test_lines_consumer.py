@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.contract.lines.requests import ImagePath, Push
-from orchestrator.contract.lines.store import LineStore
 from orchestrator.contract.settings import Settings
 from tests.support.images import grey_png
 from tests.support.line_workers import Gate, LineHome, image_file
@@ -270,9 +269,11 @@ def test_what_cannot_be_predicted_in_time_is_answered_at_once_and_never_predicte
         opened.model.timings.add(1, 30_000.0)
     wait_until(lambda: opened.model.timings.expected_ms(1) > 20_000, what="the slow batches count")
 
-    admitted = LineStore(home.client, "post")
-    home.client.delete(admitted.key("capacity"))  # admission knows nothing, so it takes everything
-    post.push("hopeless", LIGHT, deadline_ms=20_000)
+    def admitted() -> bool:
+        post.forget_capacity()  # until the worker says it again, admission takes everything
+        return post.push("hopeless", LIGHT, deadline_ms=20_000).verdict == "admitted"
+
+    wait_until(admitted, what="the push is before the next report")
     [answer] = post.wait_for("hopeless")
 
     assert (answer.bin, answer.reason, answer.cause, answer.label) == ("F", "late", "queue", None)

@@ -303,7 +303,7 @@ def test_a_worker_answers_an_old_item_from_the_files_and_keeps_the_images_that_i
     folder, store = registry.folder("keeping"), pusher.store
     first = pusher.ask("old", digit_png(1))
     pusher.ask("bad", b"no image")
-    mover = AnswerMover(store, AnswerArchive(answers_folder(folder)), MoveBounds(keep=0, move_from=1, grace_s=2))
+    mover = AnswerMover(store, AnswerArchive(answers_folder(folder)), MoveBounds(keep=0, move_from=1, grace_s=5))
     wait_until(lambda: mover.move(NOW_MS) > 0, what="the worker has had time to see the file")
     moved = store.record(request_key("old", 1))
 

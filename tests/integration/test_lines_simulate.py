@@ -42,12 +42,11 @@ def simulate(images: Path, *options: str) -> Result:
 def test_a_belt_is_reported_as_data_with_a_timeline_and_a_measured_capacity(
     images: Path, server: Server, tmp_path: Path
 ):
-    store = enter_line(server.url, make_line())
+    store = enter_line(server.url, make_line(deadline_ms=30_000))
+    load = ("--per-second", "40", "--minutes", "0.02", "--distance", "60")
 
     with line_worker(server.url):
-        result = simulate(
-            images, "--per-second", "40", "--minutes", "0.02", "--plot", str(tmp_path / "l.png"), "--json"
-        )
+        result = simulate(images, *load, "--plot", str(tmp_path / "l.png"), "--json")
 
     facts = json.loads(result.stdout)
     assert result.exit_code == 0
@@ -55,7 +54,7 @@ def test_a_belt_is_reported_as_data_with_a_timeline_and_a_measured_capacity(
     assert (figures["num_items"], figures["num_unanswered"]) == (48, 0)
     assert figures["by_reason"]["unreadable"] == 12  # one of four images, each as often
     assert sum(figures["by_reason"].values()) == sum(figures["by_bin"].values()) == 48
-    assert (facts["gate_ms"], facts["deadline_ms"], facts["interrupted"]) == (1000, 1000, False)
+    assert (facts["gate_ms"], facts["deadline_ms"], facts["interrupted"]) == (20_000, 20_000, False)
     assert facts["capacity"]["per_second"] > 0
     assert read_stats(store).answers > 48  # those of the burst, too
     assert store.record(f"1/{facts['items']}-48") is not None
@@ -64,13 +63,14 @@ def test_a_belt_is_reported_as_data_with_a_timeline_and_a_measured_capacity(
 
 
 def test_a_belt_is_reported_for_people(images: Path, server: Server):
-    enter_line(server.url, make_line(deadline_ms=400))
+    enter_line(server.url, make_line(deadline_ms=10_000))
+    load = ("--per-second", "50", "--poisson", "--minutes", "0.01", "--distance", "60", "--no-burst")
 
     with line_worker(server.url):
-        result = simulate(images, "--per-second", "50", "--poisson", "--minutes", "0.01", "--no-burst")
+        result = simulate(images, *load)
 
     assert result.exit_code == 0
-    assert "gate 1,000 ms after the trigger (3 m at 3 m/s); deadline: 400 ms, the line's own" in result.stdout
+    assert "gate 20,000 ms after the trigger (60 m at 3 m/s); deadline: 10,000 ms, the line's own" in result.stdout
     for start in ("accept ", "unreadable ", "answers    p50 ", "missed ", "capacity   not measured", "generator "):
         assert any(line.startswith(start) for line in result.stdout.splitlines()), start
 

@@ -23,7 +23,7 @@ from orchestrator.gateway.metrics import routes
 from orchestrator.gateway.metrics.jobs import UNKNOWN_IMAGE_S, UNKNOWN_JOB_S
 from orchestrator.gateway.metrics.workers import MOST_PLACES
 from tests.support.gateway import InProcessGateway, bearer, make_context, served, write_tokens
-from tests.support.line_worker import enter_line, line_worker, make_line
+from tests.support.line_worker import enter_line, line_worker, make_line, report_for_a_minute
 from tests.support.published_models import make_pngs
 from tests.support.scrapes import scrape
 from tests.support.server import wait_until
@@ -170,7 +170,7 @@ def test_a_line_is_told_with_its_latency_waits_batches_and_outcomes(server, gate
 
 def test_what_waits_on_a_line_is_told_as_work(server, gateway):
     store = enter_line(server.url, make_line("post"))
-    store.report_capacity("w", "20.0 5.0 0 0", {"state": "open", "utilisation": 0.25, "bound_ms": 40})
+    report_for_a_minute(store, "w", "20.0 5.0 0 0", state="open", utilisation=0.25, bound_ms=40)
     store.admit([Push(f"i{number}/1", f"{number:064x}", 60_000, 3, "image", b"abc") for number in range(5)], "client")
 
     found = scrape(gateway)

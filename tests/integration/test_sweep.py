@@ -348,11 +348,11 @@ def test_sweeps_and_slices_alone_bring_a_forgotten_job_to_its_end(swept, folder,
 
 
 def test_a_lease_is_renewed_during_its_slice_and_handed_back_at_its_end(folder, context, ledger):
-    short = replace(context, settings=context.settings.model_copy(update={"lease_s": 0.1}))
+    short = replace(context, settings=context.settings.model_copy(update={"lease_s": 1.0}))
     ticks = []
 
     with Leases(short, folder.job, on_tick=lambda: ticks.append(None)) as leases:
-        claim = ledger.claim(folder.job, "w1", 0.1)
+        claim = ledger.claim(folder.job, "w1", 1.0)
         leases.add(claim)
         wait_until(lambda: len(ticks) > 6, what="twice the lease has gone")
         shards = [ledger.claim(folder.job, "w2", 60).shard for _ in range(2)]

@@ -1,5 +1,6 @@
 """Training jobs through a real server and worker: the events, the model, and failures."""
 
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +27,9 @@ def training_child(cluster: Cluster) -> psutil.Process:
     def look() -> bool:
         for worker in cluster.workers:
             for process in psutil.Process(worker.process.pid).children(recursive=True):
-                if "modeling.training.process" in process.cmdline():
-                    found.append(process)
+                with contextlib.suppress(psutil.NoSuchProcess):  # it may have ended since
+                    if "modeling.training.process" in process.cmdline():
+                        found.append(process)
         return bool(found)
 
     wait_until(look, what="the training has a process", timeout_s=JOB_PATIENCE_S)

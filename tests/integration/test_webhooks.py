@@ -222,13 +222,15 @@ def test_what_somebody_else_wrote_among_the_webhooks_does_no_harm(home, ledger, 
 
 
 def test_a_receiver_that_does_not_answer_holds_up_no_other(home, ledger, sender, monkeypatch):
-    monkeypatch.setattr("orchestrator.contract.webhooks.post.POST_S", 0.2)
+    monkeypatch.setattr("orchestrator.contract.webhooks.post.POST_S", 1.0)
     with receiving(0) as silent, receiving() as other:
         for _ in range(5):
             ended_job(home, ledger, silent.url)
         send_all(sender, ledger)
         ended_job(home, ledger, other.url)
         send_all(sender, ledger)
+
+        wait_until(lambda: silent.got and other.got, what="both were asked")
 
     assert (len(silent.got), len(other.got)) == (1, 1)
 

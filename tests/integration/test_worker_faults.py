@@ -22,7 +22,7 @@ from workers.child_watch import MAX_DEATHS
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
-NUM_IMAGES = 240
+NUM_IMAGES = 400
 
 
 @pytest.fixture(scope="module")
@@ -167,9 +167,10 @@ def test_a_worker_told_to_stop_hands_back_its_shards_at_once_and_ends_well(
     assert json.loads(running_cluster.run_ok("status", job, "--json"))["num_done"] == NUM_IMAGES
 
 
-def test_a_second_signal_stops_a_worker_at_once(running_cluster: Cluster, tmp_path: Path, photographs: Path):
+def test_a_second_signal_stops_a_worker_at_once(running_cluster: Cluster, tmp_path: Path):
     [worker] = running_cluster.workers
-    job = submit_slow_job(running_cluster, photographs, tmp_path / "out.csv", shard_size=NUM_IMAGES)
+    make_slow_images(tmp_path / "in", 3000)
+    job = submit_slow_job(running_cluster, tmp_path / "in", tmp_path / "out.csv", shard_size=3000)
     wait_until(lambda: running_cluster.record(job).state == "running", what="the job runs")
     children = psutil.Process(worker.process.pid).children(recursive=True)
 

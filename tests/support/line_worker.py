@@ -1,6 +1,7 @@
 """A line on a server, and a worker of it without a model: it answers what it takes at once."""
 
 import contextlib
+import json
 import threading
 from collections.abc import Callable, Iterator
 
@@ -30,6 +31,11 @@ def enter_line(url: str, line: Line) -> LineStore:
     store.enter(line)
     client.hset(LINES_KEY, line.name, line.encode())
     return store
+
+
+def report_for_a_minute(store: LineStore, worker: str, capacity: str, **facts: object) -> None:
+    """What a worker says of itself, for longer than a real one's word counts: a busy machine takes long to look."""
+    store.run("capacity", [worker, 60_000, capacity, json.dumps(facts)])
 
 
 def answer_one(held: Held) -> GivenAnswer:

@@ -59,6 +59,10 @@ class Pusher:
         wait_until(came, what=f"answers to {len(items)} items of line {self.store.name}")
         return [self.answers[item] for item in items]
 
+    def forget_capacity(self) -> None:
+        """Admission takes what comes next as if no worker had said how long it needs: until one says so again."""
+        self.store.client.delete(self.store.key("capacity"))
+
     def ask(self, item: str, image: bytes, **options: int) -> Answer:
         """Push one image and wait for its answer."""
         assert self.push(item, image, **options).verdict == "admitted"

@@ -195,7 +195,7 @@ def test_a_mount_that_hangs_is_away_and_only_one_thread_waits_for_it(source, mon
         answers.wait(60)
         return True
 
-    monkeypatch.setattr(source_folder, "ANSWER_S", 0.05)
+    monkeypatch.setattr(source_folder, "ANSWER_S", 0.5)
     monkeypatch.setattr(os.path, "isdir", hang)
     for _ in range(2):
         with pytest.raises(StorageAwayError, match="does not answer"):

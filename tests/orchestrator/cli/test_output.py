@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from orchestrator.cli import main
 from orchestrator.cli.output import print_json, print_line, print_message, print_table
+from tests.support.workers import without_waiting
 
 ROOT = Path(__file__).parents[3]
 EVIL = "a\x1b]0;gone\x07\u202e\x9b31m"
@@ -74,7 +75,7 @@ def test_a_full_disk_behind_standard_output_is_one_line(command, tmp_path):
     done = run(*command, redirections=">/dev/full", home=tmp_path)
 
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "error: standard output cannot be written: No space left on device\n"
+    assert without_waiting(done.stderr) == "error: standard output cannot be written: No space left on device\n"
 
 
 @pytest.mark.parametrize("redirections", ["<&-", ">&-", "2>&-", "2>/dev/full", "<&- >&- 2>&-"])
@@ -88,7 +89,7 @@ def test_closed_streams_and_a_full_log_are_no_failure(redirections, tmp_path):
 def test_a_reader_that_goes_ends_a_command_quietly(tmp_path):
     done = run("models", "architectures", redirections="| true", home=tmp_path)
 
-    assert done.stderr == ""
+    assert without_waiting(done.stderr) == ""
 
 
 def test_the_c_locale_shows_any_name(tmp_path):
@@ -98,4 +99,6 @@ def test_the_c_locale_shows_any_name(tmp_path):
     )  # fmt: skip
 
     assert done.returncode == 4
-    assert done.stderr.decode() == "error: there is no manifest 'é中.csv'; give its path, or a job's id\n"
+    assert (
+        without_waiting(done.stderr.decode()) == "error: there is no manifest 'é中.csv'; give its path, or a job's id\n"
+    )

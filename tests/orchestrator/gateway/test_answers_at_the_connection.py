@@ -14,7 +14,7 @@ from tests.support.raw_http import HEAD, POST, add_silent_line, connected, read_
 from tests.support.server import wait_until
 
 PATIENT = ConnectionLimits(most_header_bytes=8192, most_headers=50, most_body_bytes=1 << 20)
-HASTY = replace(PATIENT, header_s=0.3, body_s=0.3, check_s=0.05)
+HASTY = replace(PATIENT, header_s=1, body_s=1, check_s=0.05)
 MANY = b"".join(b"X-%d: 1\r\n" % number for number in range(100))
 V2 = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n"
 

@@ -21,7 +21,7 @@ from tests.support.raw_http import HEAD, POST, PUSH, add_silent_line, connected,
 from tests.support.server import wait_until
 
 QUICK = ConnectionLimits(
-    most_connections=20, header_s=0.3, body_s=0.3, body_bytes_per_s=1 << 20, write_s=0.3, most_header_bytes=8192,
+    most_connections=20, header_s=1, body_s=1, body_bytes_per_s=1 << 20, write_s=0.3, most_header_bytes=8192,
     most_headers=50, most_body_bytes=1 << 20, check_s=0.05,
 )  # fmt: skip
 

@@ -91,7 +91,7 @@ def test_a_second_push_of_an_item_with_a_shorter_deadline_leaves_the_first_its_t
 
 def test_deadlines_are_kept_in_their_order_whatever_the_order_of_pushes(client):
     client.connect()
-    late, early = client.push("late", 0.2), client.push("early", 0.05)
+    late, early = client.push("late", 1), client.push("early", 0.2)
 
     late.future.result()
 
@@ -203,7 +203,7 @@ def test_a_refusal_is_what_the_client_says_at_the_deadline(client):
     told = []
     client.server.settled = lambda decided: told.append(decided) or record_of(decided, reason=decided.verdict.reason)
 
-    answer = client.push("x", 0.1).future.result()
+    answer = client.push("x", 1).future.result()
 
     assert (answer.bin, answer.reason) == ("F", "paused")
     assert [decided.verdict.cause for decided in told] == ["paused"]

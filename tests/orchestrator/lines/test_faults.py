@@ -46,7 +46,7 @@ def connect(exchange):
 
 def test_a_callback_that_ends_its_thread_keeps_no_other_push_from_its_decision(exchange):
     connect(exchange)
-    first, second = push(exchange, "x", 0.2), push(exchange, "x", 0.2)
+    first, second = push(exchange, "x", 2), push(exchange, "x", 2)
     first.add_done_callback(lambda done: sys.exit(1))
 
     assert [future.result(30).bin for future in (first, second)] == ["F", "F"]

@@ -1,4 +1,5 @@
 import errno
+import gc
 import hashlib
 import os
 import socket
@@ -289,6 +290,7 @@ def test_names_and_roots_of_any_bytes_are_read(tmp_path):
 def test_no_file_is_left_open(root, path):
     os.mkfifo(root / "pipe.jpg")
     (root / "large.jpg").write_bytes(b"x" * 2000)
+    gc.collect()  # what earlier tests left open is closed at any time
     before = len(os.listdir("/proc/self/fd"))
 
     for _ in range(5):
@@ -297,4 +299,4 @@ def test_no_file_is_left_open(root, path):
         except ImageError:
             continue
 
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
