@@ -191,9 +191,12 @@ def make_home_id(settings: Settings) -> str:
 # Its server
 
 
-def check_server(settings: Settings, client: "redis.Redis") -> None:
-    """Raises OtherHomeError where the server works for another home. Nothing is written."""
-    _is_joined(settings, client, read_home_id(settings))
+def check_server(settings: Settings, client: "redis.Redis") -> bool:
+    """Whether the server knows this home; False where it was emptied, or the home has never been at work with it.
+
+    Raises OtherHomeError where the server works for another home. Nothing is written.
+    """
+    return _is_joined(settings, client, read_home_id(settings))
 
 
 def join_server(settings: Settings, client: "redis.Redis", own: str | None = None) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.contract.access import explain_refused_write
 from orchestrator.contract.errors import ExitCode, NotFoundError, PigeonholeError, TakenError, UnavailableError
-from orchestrator.contract.home import check_server, join_server
+from orchestrator.contract.home import check_server, join_server, read_home_id
 from orchestrator.contract.jobs.base import BaseFiles
 from orchestrator.contract.jobs.end import conclude, make_outcome, stopped_outcome, too_many_failures
 from orchestrator.contract.jobs.history import note
@@ -92,14 +92,16 @@ class JobClient:
     def require_worker(self, queue: str) -> None:
         """Raises UnavailableError where no live worker listens to `queue`.
 
-        Where workers are silent that did, it waits: after the server was away, they are known again by a heartbeat.
+        Where workers are silent that did, or the server was emptied, it waits: they are known again by a heartbeat.
         """
         until = time.monotonic() + RETURN_S
+        known = check_server(self.settings, self.ledger.client)
+        emptied = not known and read_home_id(self.settings) is not None
         while True:
             workers = self.ledger.live_workers.workers()
             if any(worker.takes(queue) for worker in workers):
                 return
-            if time.monotonic() > until or not any(worker.may_return(queue) for worker in workers):
+            if time.monotonic() > until or not (emptied or any(worker.may_return(queue) for worker in workers)):
                 raise UnavailableError(
                     f"no worker listens to the queue {queue!r}; start one with `pigeonhole worker`, "
                     "or let the job wait for one with --detach"

@@ -13,6 +13,7 @@ from modeling.registry.card import CARD_FILE
 from modeling.registry.store import ModelVersion
 from modeling.training.request import TrainOptions
 from orchestrator.contract.errors import IntegrityError, NotFoundError, PigeonholeError, UnavailableError, UsageError
+from orchestrator.contract.home import join_server
 from orchestrator.contract.jobs import job_folder as job_folder_module
 from orchestrator.contract.jobs.job_folder import JobFolder, active_jobs, all_jobs
 from orchestrator.contract.jobs.listing import ListingWriter
@@ -166,6 +167,34 @@ def test_workers_that_are_heard_of_again_after_the_server_was_away_are_waited_fo
     client.require_worker("classify")
 
     assert [worker.alive for [worker] in looks] == [False, False, True]
+
+
+def test_workers_that_an_emptied_server_has_forgotten_are_waited_for(
+    client: JobClient, server: Server, monkeypatch: pytest.MonkeyPatch
+):
+    join_server(client.settings, client.ledger.client)
+    workers, looks = client.ledger.live_workers.workers, []
+
+    def look() -> list[WorkerRecord]:
+        looks.append(workers())
+        if len(looks) == 2:
+            join_server(client.settings, client.ledger.client)
+            client.ledger.live_workers.heartbeat("w1", {"queues": "classify"})
+        return looks[-1]
+
+    monkeypatch.setattr(client.ledger.live_workers, "workers", look)
+    server.empty()
+
+    client.require_worker("classify")
+
+    assert [[worker.alive for worker in each] for each in looks] == [[], [], [True]]
+
+
+def test_where_no_worker_has_ever_been_the_refusal_comes_at_once(client: JobClient, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(submit_module.time, "sleep", pytest.fail)
+
+    with pytest.raises(UnavailableError, match="no worker listens to the queue 'classify'"):
+        client.require_worker("classify")
 
 
 def test_a_worker_that_stays_silent_is_none(client: JobClient, monkeypatch: pytest.MonkeyPatch):
