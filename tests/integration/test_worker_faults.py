@@ -140,11 +140,8 @@ def test_a_worker_whose_child_dies_before_it_was_ever_ready_ends_with_a_sentence
 
     assert worker.process.wait(timeout=60) == ExitCode.UNAVAILABLE
     log = worker.log.read_text()
-    num_deaths = log.count("exited with")
-    if moment == "at once":
-        assert num_deaths == 1
-    else:
-        assert num_deaths >= MAX_DEATHS  # Celery may start and lose another child before the worker gives up
+    # Of a child that dies at once Celery itself ends, or starts more of them until the worker gives up, which is first.
+    assert log.count("exited with") >= (1 if moment == "at once" else MAX_DEATHS)
     assert log.splitlines()[-1].startswith("error: the process that computes dies before it is ready")
 
 

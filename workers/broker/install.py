@@ -3,6 +3,7 @@
 import functools
 import heapq
 import logging
+from collections.abc import Sequence, Set
 from typing import Any
 
 from celery import Celery
@@ -31,6 +32,24 @@ class ConsumerError(ConnectionError):
 class RestartingConsumer(Consumer):  # type: ignore[misc]  # celery ships no types
     """Begins again after an error that would end Celery's worker, and soon after the server is back."""
 
+    _callbacks: Set[Any] = frozenset()  # of the connection that is used now, in the event loop
+    _timers: Sequence[Any] = ()
+
+    def connect(self) -> Any:
+        """A new connection; what kombu leaves of the one before in the event loop ends.
+
+        Each enters a callback and five timers there, which would run for ever: 25 kB for each time the server was away.
+        """
+        hub = self.hub
+        hub.on_tick.difference_update(self._callbacks)
+        for entry in self._timers:
+            entry.cancel()
+        callbacks, timers = set(hub.on_tick), {id(each.entry) for each in hub.timer._queue}
+        connection = super().connect()
+        self._callbacks = hub.on_tick - callbacks
+        self._timers = [each.entry for each in hub.timer._queue if id(each.entry) not in timers]
+        return connection
+
     def ensure_connected(self, connection: Any) -> Any:
         """The connection, once the server answers."""
         connection.ensure_connection = functools.partial(connection.ensure_connection, **PATIENCE)
@@ -40,6 +59,7 @@ class RestartingConsumer(Consumer):  # type: ignore[misc]  # celery ships no typ
     def loop(consumer: Consumer, connection: Any, *rest: Any) -> None:
         """Celery's event loop. Errors of the server are known to it, and that no pool child starts ends the worker."""
         hub = consumer.hub
+        forget_cancelled(hub.timer)  # also where the server is lost so often that no loop lasts until the next time
         forgetting = hub.call_repeatedly(FORGET_EVERY_S, forget_cancelled, hub.timer)
         try:
             asynloop(consumer, connection, *rest)

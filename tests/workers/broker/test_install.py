@@ -75,6 +75,32 @@ def test_while_doorbells_are_taken_they_are_forgotten_once_a_minute(monkeypatch:
     assert [each for each in timer.queue if not each.entry.canceled] == []
 
 
+def test_a_lost_connection_leaves_nothing_in_the_event_loop(monkeypatch: pytest.MonkeyPatch):
+    consumer: Any = object.__new__(RestartingConsumer)
+    consumer.hub, consumer.amqheartbeat = Hub(), None
+    connected = SimpleNamespace(client=SimpleNamespace(transport_options={}))
+    own = consumer.hub.call_repeatedly(60, print)
+    consumer.hub.on_tick.add(print)
+
+    def in_the_loop() -> tuple[int, int]:
+        timers = [each for each in consumer.hub.timer.queue if not each.entry.canceled]
+        return len(consumer.hub.on_tick), len(timers)
+
+    seen = []
+    for _ in range(3):
+        transport = Connection("redis://localhost").transport
+        consumer.connection_for_read = lambda heartbeat, transport=transport: SimpleNamespace(
+            transport=transport, connection=connected
+        )
+        consumer.connect()
+        seen.append(in_the_loop())
+
+    assert seen[0] > (1, 1)
+    assert seen == [seen[0]] * 3
+    assert print in consumer.hub.on_tick
+    assert not own.canceled
+
+
 def test_a_worker_finds_a_server_that_was_away_for_long_within_two_seconds(monkeypatch: pytest.MonkeyPatch):
     pauses, attempts = list[float](), iter(range(20))
 
