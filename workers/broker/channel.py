@@ -4,6 +4,7 @@
 worker. Here its clients hand them only messages that `messages.py` has made; another message is logged and dropped.
 """
 
+import contextlib
 import functools
 import logging
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from kombu.utils.limits import TokenBucket
 
 from orchestrator.contract.errors import MessageError
 from orchestrator.contract.queues import ALL_QUEUES
+from orchestrator.contract.server import SERVER_ERRORS
 from workers.broker.messages import read_doorbell, read_ping
 from workers.log_limit import LogLimit
 
@@ -59,9 +61,19 @@ class PingPubSub(redis.PrefixedRedisPubSub):
         return [*answer[:-1], message]
 
 
+class DoorbellQoS(redis.QoS):
+    """kombu's record of the messages that no worker has acknowledged."""
+
+    def restore_visible(self, *arguments: Any, **options: Any) -> None:
+        """Put back what a dead worker took long ago; later where the server is away, or takes no writes."""
+        with contextlib.suppress(*SERVER_ERRORS):  # a timer calls it, and would log each with its traceback
+            super().restore_visible(*arguments, **options)
+
+
 class DoorbellChannel(redis.Channel):
     """kombu's channel with these clients."""
 
+    QoS = DoorbellQoS
     do_restore = False  # a doorbell that this worker did not answer is rung again by a sweep
 
     def _get_client(self) -> Callable[..., DoorbellClient]:
