@@ -75,9 +75,8 @@ def test_a_model_is_opened_by_the_first_request_for_it(home, gateway):
     assert before[0] | {"reason": ""} == {"name": "tones", "version": "1", "state": "UNAVAILABLE", "reason": ""}
     assert values(answer, "label") == ["light", "dark"]
     assert home.registry.names() == ["@tones"]
-    assert gateway.post("/v2/repository/index", json={"ready": True}).json() == [
-        {"name": "tones", "version": "1", "state": "READY", "reason": ""}
-    ]
+    ready = [{"name": "tones", "version": "1", "state": "READY", "reason": ""}]
+    wait_until(lambda: gateway.post("/v2/repository/index", json={"ready": True}).json() == ready, what="it is said")
 
 
 def test_the_question_whether_a_model_is_ready_opens_it(home, gateway):
