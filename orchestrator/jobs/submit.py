@@ -94,19 +94,22 @@ class JobClient:
 
         Where workers are silent that did, or the server was emptied, it waits: they are known again by a heartbeat.
         """
-        until = time.monotonic() + RETURN_S
-        known = check_server(self.settings, self.ledger.client)
-        emptied = not known and read_home_id(self.settings) is not None
+        until, emptied = time.monotonic() + RETURN_S, False
         while True:
             workers = self.ledger.live_workers.workers()
             if any(worker.takes(queue) for worker in workers):
                 return
+            emptied = emptied or self._server_was_emptied()
             if time.monotonic() > until or not (emptied or any(worker.may_return(queue) for worker in workers)):
                 raise UnavailableError(
                     f"no worker listens to the queue {queue!r}; start one with `pigeonhole worker`, "
                     "or let the job wait for one with --detach"
                 )
             time.sleep(_LOOK_S)
+
+    def _server_was_emptied(self) -> bool:
+        """Whether the server knows nothing of a home that has been at work."""
+        return read_home_id(self.settings) is not None and not check_server(self.settings, self.ledger.client)
 
     def submit(
         self,

@@ -38,7 +38,8 @@ class RestartingConsumer(Consumer):  # type: ignore[misc]  # celery ships no typ
     def connect(self) -> Any:
         """A new connection; what kombu leaves of the one before in the event loop ends.
 
-        Each enters a callback and five timers there, which would run for ever: 25 kB for each time the server was away.
+        Each enters a callback and five timers there, which would run for ever: more of them for each time
+        the server was away.
         """
         hub = self.hub
         hub.on_tick.difference_update(self._callbacks)
