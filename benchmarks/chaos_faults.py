@@ -5,7 +5,6 @@ import random
 import signal
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,7 +32,6 @@ class Target:
     workers: list[Worker] = field(default_factory=list)  # those that should be running
     stopped: list[Worker] = field(default_factory=list)
     impaired_until: dict[int, float] = field(default_factory=dict)  # by the worker's process id
-    deaths: Counter[int] = field(default_factory=Counter)  # children that were killed, by their worker's process id
     server_is_up: bool = True
     repairs: Repairs = field(default_factory=Repairs)
     monitor: Monitor | None = None
@@ -50,12 +48,7 @@ class Target:
         """The workers that are ready and without a recent fault."""
         now = time.monotonic()
         workers = [worker for worker in self.workers if self.impaired_until.get(worker.process.pid, 0) < now]
-        return [worker for worker in workers if worker.alive and self._has_child(worker)]
-
-    def _has_child(self, worker: Worker) -> bool:
-        """Whether it takes doorbells, and a new child is ready for every one that was killed."""
-        text = worker.log.read_text()
-        return " ready." in text and text.count(" ready\n") > self.deaths[worker.process.pid]
+        return [worker for worker in workers if worker.alive and worker.at_work()]
 
     def pick_healthy(self) -> Worker | None:
         """A healthy worker, if there is one."""
@@ -75,15 +68,6 @@ class Target:
         return self.monitor.died(worker.name) if self.monitor is not None and self.server_is_up else 0
 
 
-def child_of(worker: Worker) -> psutil.Process | None:
-    """The pool child of a worker."""
-    try:
-        children = psutil.Process(worker.process.pid).children()
-        return next((child for child in children if "spawn_main" in " ".join(child.cmdline())), None)
-    except psutil.Error:
-        return None
-
-
 def kill_parent(target: Target) -> str | None:
     """Kill the parent; the child continues until its slice ends."""
     if (worker := target.pick_healthy()) is None:
@@ -97,10 +81,9 @@ def kill_parent(target: Target) -> str | None:
 def kill_child(target: Target) -> str | None:
     """Kill the child; the parent starts another."""
     worker = target.pick_healthy()
-    if worker is None or (child := child_of(worker)) is None:
+    if worker is None or (child := worker.pool_child()) is None:
         return None
     child.kill()
-    target.deaths[worker.process.pid] += 1
     return f"SIGKILL to the child of worker {worker.process.pid}, which held {target.died(worker)} shards"
 
 
@@ -125,7 +108,7 @@ def _resume(processes: list[psutil.Process]) -> None:
 def freeze_worker(target: Target) -> str | None:
     """Freeze parent and child, or only the child, for longer than a lease."""
     worker = target.pick_healthy()
-    if worker is None or (child := child_of(worker)) is None:
+    if worker is None or (child := worker.pool_child()) is None:
         return None
     seconds = target.cluster.settings.lease_s + target.random.uniform(1, 6)
     both = target.random.random() < 0.6

@@ -87,8 +87,7 @@ def kill_worker(arena: Arena) -> str | None:
 def kill_child(arena: Arena) -> str | None:
     """Kill the child alone: its parent starts another."""
     living = arena.living()
-    children = psutil.Process(living[-1].process.pid).children() if living else []
-    child = next((each for each in children if "spawn_main" in " ".join(each.cmdline())), None)
+    child = living[-1].pool_child() if living else None
     if child is None:
         return None
     child.kill()

@@ -8,7 +8,6 @@ import os
 import random
 import signal
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,7 +15,6 @@ from typing import Literal, get_args
 
 import psutil
 
-from benchmarks.chaos_faults import child_of
 from benchmarks.chaos_repairs import Repairs
 from orchestrator.contract.errors import ExitCode
 from tests.support.workers import Cluster, Worker
@@ -82,7 +80,6 @@ class Supervisor:
     started: int = 0
     found_no_server: int = 0
     problems: list[str] = field(default_factory=list)
-    dead_children: Counter[int] = field(default_factory=Counter)  # by their worker's process id
 
     def start(self) -> None:
         self.workers = [self._started() for _ in range(NUM_WORKERS)]
@@ -101,19 +98,14 @@ class Supervisor:
 
     def is_due(self, strike: Strike, elapsed_s: float) -> bool:
         """Whether its time has come, and what it waits for. elapsed_s: since the job's start."""
-        return elapsed_s >= strike.at_s and (not strike.waits or self.is_at_work(self._victim(strike)))
+        return elapsed_s >= strike.at_s and (not strike.waits or self._victim(strike).at_work())
 
-    def is_at_work(self, worker: Worker) -> bool:
-        """Whether it takes doorbells, with a child that has not been killed."""
-        text = worker.log.read_text()
-        return " ready." in text and text.count(" ready\n") > self.dead_children[worker.process.pid]
-
-    def strike(self, strike: Strike) -> None:
-        """Carry out a strike."""
+    def strike(self, strike: Strike) -> bool:
+        """Carry out a strike; whether there was a process to strike."""
         if strike.victim == "server":
-            self._kill_server(strike.seconds)
-            return
+            return self._kill_server(strike.seconds)
         worker = self._victim(strike)
+        before = self._num_hit()
         if strike.how == "kill":
             self._kill(worker)
         elif strike.how == "kill child":
@@ -122,6 +114,7 @@ class Supervisor:
             self._kill_parent(worker)
         else:
             self._freeze(worker, strike.seconds)
+        return self._num_hit() > before
 
     def end(self) -> None:
         """Make all repairs, so that nothing stays frozen."""
@@ -134,6 +127,9 @@ class Supervisor:
         self.started += 1
         return self.cluster.start_worker(wait=False)
 
+    def _num_hit(self) -> int:
+        return sum(map(len, self.hit.values()))
+
     def _hit(self, *pids: int) -> None:
         for pid in pids:
             self.hit.setdefault(pid, []).append(time.time())
@@ -145,10 +141,9 @@ class Supervisor:
         worker.process.wait()
 
     def _kill_child(self, worker: Worker) -> None:
-        if (child := child_of(worker)) is not None:
+        if (child := worker.pool_child()) is not None:
             self._hit(child.pid)
             child.kill()
-            self.dead_children[worker.process.pid] += 1
 
     def _kill_parent(self, worker: Worker) -> None:
         """Its child works on for a moment."""
@@ -163,12 +158,13 @@ class Supervisor:
         _each(frozen, psutil.Process.suspend)
         self.repairs.later(seconds, lambda: _each(frozen, psutil.Process.resume))
 
-    def _kill_server(self, seconds: float) -> None:
+    def _kill_server(self, seconds: float) -> bool:
         if not self.server_is_up:
-            return
+            return False
         self.server_is_up = False
         self.cluster.server.kill()
         self.repairs.later(seconds, self._start_server)
+        return True
 
     def _start_server(self) -> None:
         self.cluster.server.start()

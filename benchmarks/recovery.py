@@ -114,7 +114,7 @@ class Bench:
 
         def ready() -> bool:
             supervisor.keep_running()
-            return all(supervisor.is_at_work(worker) for worker in supervisor.workers)
+            return all(worker.at_work() for worker in supervisor.workers)
 
         self._wait(ready, "the workers are ready")
 

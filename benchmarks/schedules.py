@@ -5,9 +5,11 @@
 
 Two workers with a model that sleeps (`stub_model.py`) do a job; every 2 seconds one of them, its pool child or its
 parent alone, or the server is killed, or a worker is frozen for longer than a lease, as the seed has it
-(`chaos_schedule.py`). What was killed is started again. The manifest must have the bytes of an undisturbed run, with no
-row lost or doubled and no error in any row; a shard may be done again only where a worker that was killed or frozen
-had begun it. Schedules are printed on standard error; the last line is JSON. Exit code 1 if a promise was broken.
+(`chaos_schedule.py`). What was killed is started again; a strike at a worker that still starts waits for it, so that
+there are fewer of them on a busy machine. The manifest must have the bytes of an undisturbed run, with no row lost or
+doubled and no error in any row; a shard may be done again only where a worker that was killed or frozen had begun it.
+Schedules are printed on standard error; the last line is JSON. Exit code 1 if a promise was broken, or a job was struck
+less than every 4 seconds.
 """
 
 import argparse
@@ -46,6 +48,7 @@ from tests.support.workers import Cluster
 FAULT_CODES = ("crashed_worker", "given_up", "too_slow")
 PATIENCE_S = 1200.0
 TICK_S = 0.02
+RARELY = 2.0  # times the seconds between two strikes: a job that is struck less often, on average, shows too little
 stopping = threading.Event()  # no thread waits any longer
 
 
@@ -68,8 +71,8 @@ class Work:
 class Result:
     """What became of one seed.
 
-    rows_failed: with an error of `FAULT_CODES`. again: shards that were done again. unexplained: those that nobody was
-    killed with.
+    strikes: those that struck a process. rows_failed: with an error of `FAULT_CODES`. again: shards that were done
+    again. unexplained: those that nobody was killed with.
     """
 
     seed: int
@@ -135,17 +138,19 @@ def run_seed(folder: Path, seed: int, work: Work, undisturbed: Path) -> Result:
         result.again, unexplained = done_again(starts, supervisor.hit, supervisor.orphans)
         result.unexplained = len(unexplained)
         result.problems += unexplained
+    if result.seconds > RARELY * work.every_s * max(result.strikes, 1):
+        result.problems.append(f"struck {result.strikes} times in {result.seconds} s")
+    say("\n".join([f"seed {seed}: {(is_good(result) and 'good') or 'BROKEN'} {result}", *map(str, strikes)]))
     return result
 
 
 def strike_until_end(supervisor: Supervisor, job: JobFolder, planned: Iterator[Strike]) -> list[Strike]:
-    """Carry out strikes until the job ends, and keep everything running; the strikes that were carried out."""
+    """Carry out strikes until the job ends, and keep everything running; the strikes that struck a process."""
     started, late_s, strikes, following = time.monotonic(), 0.0, list[Strike](), next(planned, None)
     while job.outcome() is None and time.monotonic() - started < PATIENCE_S and not stopping.is_set():
         supervisor.keep_running()
         if following is not None and supervisor.is_due(following, time.monotonic() - started - late_s):
-            supervisor.strike(following)
-            strikes.append(following)
+            strikes += [following] if supervisor.strike(following) else []
             late_s = time.monotonic() - started - following.at_s  # the next one comes as long after this one
             following = next(planned, None)
         time.sleep(TICK_S)
@@ -199,16 +204,10 @@ def run_seeds(seeds: Sequence[int], work: Work, folder: Path, at_once: int) -> t
     """The results of all seeds, some at the same time, and the seconds of the undisturbed run."""
     undisturbed, seconds = run_undisturbed(folder / "undisturbed", work)
     say(f"undisturbed: {seconds:.1f} s")
-
-    def one(seed: int) -> Result:
-        result = run_seed(folder / f"seed-{seed}", seed, work, undisturbed)
-        planned = [f"    {strike}" for strike in itertools.islice(schedule(seed, work.every_s), result.strikes)]
-        say("\n".join([f"seed {seed}: {(is_good(result) and 'good') or 'BROKEN'} {result}", *planned]))
-        return result
-
     with ThreadPoolExecutor(at_once) as pool:
         try:
-            return list(pool.map(one, seeds)), seconds
+            results = pool.map(lambda seed: run_seed(folder / f"seed-{seed}", seed, work, undisturbed), seeds)
+            return list(results), seconds
         except BaseException:
             stopping.set()
             pool.shutdown(wait=False, cancel_futures=True)  # those that run end soon
@@ -226,12 +225,14 @@ def say(text: str) -> None:
 def figures_of(results: Sequence[Result], undisturbed_s: float) -> dict[str, Any]:
     """The table."""
     shards = sum(result.shards for result in results)
+    rates = sorted(round(result.seconds / max(result.strikes, 1), 2) for result in results)
     return {
         "seeds": len(results), "identical": sum(result.identical for result in results),
         "good": sum(is_good(result) for result in results), "undisturbed_s": round(undisturbed_s, 1),
         "job_s": sorted(result.seconds for result in results)[len(results) // 2],
         "job_worst_s": max(result.seconds for result in results),
         "strikes": sum(result.strikes for result in results),
+        "seconds_per_strike": rates[len(rates) // 2], "seconds_per_strike_worst": rates[-1],
         "rows_missing": sum(result.rows_missing for result in results),
         "rows_doubled": sum(result.rows_doubled for result in results),
         "rows_failed": sum(result.rows_failed for result in results),

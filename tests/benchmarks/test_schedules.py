@@ -2,6 +2,8 @@
 
 import itertools
 import os
+import subprocess
+from unittest.mock import Mock
 
 import pytest
 
@@ -17,6 +19,7 @@ from benchmarks.schedules import (
     submit,
 )
 from tests.support.server import find_server
+from tests.support.workers import Worker
 
 
 def test_a_schedule_follows_from_its_seed_alone():
@@ -36,6 +39,26 @@ def test_a_shard_may_be_begun_again_only_after_a_kill_or_a_freeze_of_who_had_beg
     assert done_again(starts, {}, orphans={11}) == (1, [])
     assert done_again(starts, {11: [99.0], 12: [103.0]}) == (1, ["shard 0 was begun by 11, and 6.0 s later by 12"])
     assert done_again(["j 0 11 100.0", "j 1 12 101.0"], {}) == (0, [])
+
+
+def test_a_worker_is_at_work_once_the_child_that_it_has_now_is_ready(tmp_path, monkeypatch):
+    worker = Worker(Mock(spec=subprocess.Popen, pid=1), tmp_path / "log")
+    steps = [
+        (None, "INFO MainProcess w@host ready.\n", False),
+        (10, "INFO/SpawnPoolWorker-1] child process 10 calling self.run()\n", False),
+        (None, "", False),  # it was killed before it was ready
+        (12, "INFO/SpawnPoolWorker-2] child process 12 calling self.run()\n", False),
+        (12, "INFO SpawnPoolWorker-2 ready\n", True),
+        (13, "", False),  # another one, that has said nothing yet
+        (13, "INFO/SpawnPoolWorker-3] child process 13 calling self.run()\n", False),
+    ]
+
+    for pid, said, at_work in steps:
+        monkeypatch.setattr(worker, "pool_child", lambda pid=pid: pid and Mock(pid=pid))
+        with worker.log.open("a") as log:
+            log.write(said)
+
+        assert worker.at_work() == at_work, (pid, said)
 
 
 @pytest.mark.integration

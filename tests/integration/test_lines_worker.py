@@ -18,9 +18,8 @@ NUM_IMAGES = 60
 def pool_child(cluster: Cluster) -> int:
     """The process of the only worker that holds the device."""
     [worker] = cluster.workers
-    [child] = [
-        each for each in psutil.Process(worker.process.pid).children() if "spawn_main" in " ".join(each.cmdline())
-    ]
+    child = worker.pool_child()
+    assert child is not None
     return int(child.pid)
 
 

@@ -27,7 +27,8 @@ def classify(cluster: Cluster, folder: Path, output: Path) -> None:
 def test_messages_from_strangers_end_no_worker_and_cost_a_log_line(running_cluster: Cluster, tmp_path: Path):
     [worker] = running_cluster.workers
     parent = psutil.Process(worker.process.pid)
-    [child] = [child for child in parent.children() if "spawn_main" in " ".join(child.cmdline())]
+    child = worker.pool_child()
+    assert child is not None
     client = running_cluster.ledger.client
     make_pngs(tmp_path / "in", 10)
     before = parent.memory_info().rss

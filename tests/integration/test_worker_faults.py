@@ -115,9 +115,8 @@ def test_a_child_that_is_killed_is_replaced_and_the_job_goes_on(
     job = submit_slow_job(running_cluster, photographs, tmp_path / "out.csv")
     running_cluster.wait_for(job, 16)
 
-    [child] = [
-        child for child in psutil.Process(worker.process.pid).children() if "spawn_main" in " ".join(child.cmdline())
-    ]
+    child = worker.pool_child()
+    assert child is not None
     child.kill()
 
     assert running_cluster.outcome(job).state == "succeeded"
@@ -252,11 +251,8 @@ def test_a_worker_without_file_descriptors_says_so_and_costs_its_job_nothing(
     running_cluster: Cluster, tmp_path: Path, photographs: Path, undisturbed: Path
 ):
     [worker] = running_cluster.workers
-    [child] = [
-        process
-        for process in psutil.Process(worker.process.pid).children()
-        if "spawn_main" in " ".join(process.cmdline())
-    ]
+    child = worker.pool_child()
+    assert child is not None
     job = submit_slow_job(running_cluster, photographs, tmp_path / "out.csv")
     running_cluster.wait_for(job, 16)
 

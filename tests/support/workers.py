@@ -64,6 +64,20 @@ class Worker:
         assert self.process.poll() is None, f"the worker ended:\n{text}"
         return " ready\n" in text and " ready." in text
 
+    def pool_child(self) -> psutil.Process | None:
+        """The child that computes; None before the first one, between two, and after the end."""
+        try:
+            children = psutil.Process(self.process.pid).children()
+            return next((child for child in children if "spawn_main" in " ".join(child.cmdline())), None)
+        except psutil.Error:
+            return None
+
+    def at_work(self) -> bool:
+        """Whether it takes doorbells, and the child that it has now has loaded torch."""
+        text, child = self.log.read_text(), self.pool_child()
+        name = re.search(rf"(SpawnPoolWorker-\d+)\] child process {child.pid} ", text) if child else None
+        return " ready." in text and name is not None and f" {name[1]} ready\n" in text
+
     def kill(self) -> None:
         """Kill the parent, as the kernel does when memory runs out."""
         self.process.kill()
