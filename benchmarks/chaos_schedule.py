@@ -67,8 +67,8 @@ def schedule(seed: int, every_s: float = EVERY_S) -> Iterator[Strike]:
 class Supervisor:
     """Keeps two workers and a server running, and strikes them.
 
-    hit: every process that was killed or frozen, by its id, with the times of `time.time()`. orphans: children of
-    killed parents, which may begin another shard, and end in the middle of it.
+    hit: every process that was killed or frozen, by its id, with the times of `time.time()` just after it. orphans:
+    children of killed parents, which may begin another shard, and end in the middle of it.
     """
 
     cluster: Cluster
@@ -131,31 +131,33 @@ class Supervisor:
         return sum(map(len, self.hit.values()))
 
     def _hit(self, *pids: int) -> None:
+        """Note what was done to processes, once it was: until then they begin work."""
         for pid in pids:
             self.hit.setdefault(pid, []).append(time.time())
 
     def _kill(self, worker: Worker) -> None:
-        self._hit(*(process.pid for process in processes_of(worker)))
+        processes = processes_of(worker)
         with suppress(ProcessLookupError):
             os.killpg(worker.process.pid, signal.SIGKILL)
+        self._hit(*(process.pid for process in processes))
         worker.process.wait()
 
     def _kill_child(self, worker: Worker) -> None:
         if (child := worker.pool_child()) is not None:
+            _each([child], psutil.Process.kill)
             self._hit(child.pid)
-            child.kill()
 
     def _kill_parent(self, worker: Worker) -> None:
         """Its child works on for a moment."""
         processes = processes_of(worker)
-        self._hit(*(process.pid for process in processes))
         self.orphans |= {process.pid for process in processes}
         worker.kill()
+        self._hit(*(process.pid for process in processes))
 
     def _freeze(self, worker: Worker, seconds: float) -> None:
         frozen = processes_of(worker)
-        self._hit(*(process.pid for process in frozen))
         _each(frozen, psutil.Process.suspend)
+        self._hit(*(process.pid for process in frozen))
         self.repairs.later(seconds, lambda: _each(frozen, psutil.Process.resume))
 
     def _kill_server(self, seconds: float) -> bool:
