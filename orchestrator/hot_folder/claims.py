@@ -9,7 +9,6 @@ the place that was chosen.
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -22,7 +21,7 @@ from typing import Any, Self
 from modeling.durable import decode_json, link_once, write_durable
 from modeling.names import path_to_text, text_to_path
 from orchestrator.contract.errors import MessageError
-from orchestrator.hot_folder.folders import HotFolder, Part, candidates
+from orchestrator.hot_folder.folders import HotFolder, Part, candidates, key_of
 
 SIDECAR, MANIFEST = ".json", ".manifest.csv"
 RESULT, SILENT = ".result.json", ".silent.json"  # of a file that gets a sidecar, and of one that does not
@@ -103,7 +102,7 @@ class Claim:
 
         None where it is not here any more: another process has done it.
         """
-        result = self.path / (_key(name) + (RESULT if ending.sidecar else SILENT))
+        result = self.path / (key_of(name) + (RESULT if ending.sidecar else SILENT))
         source, folder = self.data / name, Path(ending.part, ending.folder)
         (self.folder.path / folder).mkdir(exist_ok=True)
         for candidate in candidates(name, self.tag):
@@ -115,7 +114,7 @@ class Claim:
             facts = {"file": path_to_text(str(folder / candidate))} | dict(ending.facts)
             try:
                 if ending.manifest is not None and _is_there(ending.manifest):
-                    ending.manifest.replace(self.path / (_key(name) + MANIFEST))
+                    ending.manifest.replace(self.path / (key_of(name) + MANIFEST))
                 self._write(result, facts)
                 if self._carry_out(result, facts, source):
                     return target
@@ -162,7 +161,7 @@ class Claim:
 
     def _source_of(self, result: Path) -> Path | None:
         key = result.name.partition(".")[0]
-        return next((self.data / name for name in self.names() if _key(name) == key), None)
+        return next((self.data / name for name in self.names() if key_of(name) == key), None)
 
     def _write(self, result: Path, facts: Mapping[str, Any]) -> None:
         text = json.dumps(facts, ensure_ascii=False, indent=1).encode("utf-8", "backslashreplace")
@@ -206,11 +205,6 @@ def _names_in(folder: Path) -> list[str]:
         return os.listdir(folder)
     except FileNotFoundError:
         return []
-
-
-def _key(name: str) -> str:
-    """Stands for a file's name, which may be as long as a name can be."""
-    return hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
 
 
 def _read(result: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A hot folder on the disk: `in/`, `working/`, `done/`, `error/`. Two are kept apart, so that no file goes round."""
 
 import contextlib
+import hashlib
 import json
 import os
 import secrets
@@ -103,9 +104,18 @@ def _check(folder: HotFolder) -> None:
 
 
 def candidates(name: str, tag: str) -> Iterator[str]:
-    """The names that a file may get: its own, or one that no other claim has."""
+    """The names that a file may get: its own, one that no other claim has, or one that no other file of it has.
+
+    Long names of one claim may be the same as far as there is room for them.
+    """
     yield _cut(name, "")
     yield _cut(name, f".{tag}")
+    yield _cut(name, f".{tag}-{key_of(name)}")
+
+
+def key_of(name: str) -> str:
+    """Stands for a file's name, which may be as long as a name can be."""
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
 
 
 def _cut(name: str, tag: str) -> str:

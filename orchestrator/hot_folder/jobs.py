@@ -92,19 +92,23 @@ class Jobs:
             self._when_done()
 
     def _try(self, claim: Claim) -> None:
-        told = ""
+        said = ""
         while not self._stopping.is_set():
             try:
-                if not claim.names():
+                if not (names := claim.names()):
                     break
                 self._run_or_refuse(claim)
+                trouble = "no name is free for it in done/ or error/" if claim.names() == names else ""
             except _StoppedError:
                 return
             except (UnavailableError, *SERVER_ERRORS, OSError) as err:
-                if (shown := _shown(claim)) and told != str(err):
-                    told = str(err)
-                    self._say(f"{shown}: {told}; it is tried again")
-                self._stopping.wait(AGAIN_S)
+                trouble = str(err)
+            if not trouble:
+                continue
+            if (shown := _shown(claim)) and said != trouble:
+                said = trouble
+                self._say(f"{shown}: {trouble}; it is tried again")
+            self._stopping.wait(AGAIN_S)
         claim.close()
 
     def _run_or_refuse(self, claim: Claim) -> None:

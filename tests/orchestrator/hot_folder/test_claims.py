@@ -86,6 +86,17 @@ def test_a_name_that_is_taken_is_left_alone(scans, there):
     assert (scans.path / "done" / there).read_bytes() == b"before"
 
 
+def test_long_names_with_the_same_beginning_get_a_name_each(scans):
+    names = [f"{'漢' * 75}{number}.jpg" for number in range(4)]
+    claim = make_claim(scans, *names)
+
+    targets = [claim.end(name, ENDING) for name in names]
+
+    assert None not in targets
+    assert [target.read_bytes() for target in targets] == [name.encode() for name in names]
+    assert scans.names("working") == ["6a-1.image", "6a-1.image/data"]
+
+
 @pytest.mark.parametrize("hard_links", [True, False])
 def test_after_a_kill_before_any_step_the_file_is_done_once(tmp_path, monkeypatch, hard_links):
     if not hard_links:

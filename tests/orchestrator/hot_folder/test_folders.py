@@ -65,7 +65,14 @@ def test_a_folder_without_a_parent_is_refused(tmp_path):
     ],
 )
 def test_a_name_that_is_taken_gets_the_claims_tag(name, second):
-    assert list(candidates(name, "7f-1")) == [name, second]
+    assert list(candidates(name, "7f-1"))[:2] == [name, second]
+
+
+def test_the_last_name_is_one_that_no_other_file_of_the_claim_gets():
+    names = [list(candidates(f"{'ü' * 120}{number}.jpg", "7f-1")) for number in range(2)]
+
+    assert names[0][:2] == names[1][:2]
+    assert names[0][2] != names[1][2]
 
 
 @pytest.mark.parametrize("name", ["ü" * 120 + ".jpg", "\udcff" * 251 + ".jpg", "." + "x" * 254])
