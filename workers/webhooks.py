@@ -62,7 +62,12 @@ class WebhookSender:
         for job, attempt in self._ledger.deliveries.take(free, LEASE_S):
             with self._lock:
                 self._busy += 1
-            threading.Thread(target=self._send, args=(job, attempt), name="webhook", daemon=True).start()
+            try:
+                threading.Thread(target=self._send, args=(job, attempt), name="webhook", daemon=True).start()
+            except RuntimeError as err:  # the system starts no thread now
+                with self._lock:
+                    self._busy -= 1
+                logger.warning("webhook of job %s: %s; trying again when its lease is over", job, err)
 
     def _send(self, job: str, attempt: int) -> None:
         try:

@@ -4,6 +4,7 @@ The job's idempotency key has the claim's name, and the claim holds the job's id
 job that there is.
 """
 
+import errno
 import logging
 import os
 import shutil
@@ -71,10 +72,18 @@ class Jobs:
         return self.num_running < MOST_JOBS
 
     def start(self, claim: Claim) -> None:
-        """Work on a claim in a thread, which ends with the process: a kill loses nothing."""
+        """Work on a claim in a thread, which ends with the process: a kill loses nothing.
+
+        Raises OSError where the system starts no thread now.
+        """
         with self._lock:
             self.num_running += 1
-        threading.Thread(target=self._work, args=(claim,), name="hot-folder-job", daemon=True).start()
+        try:
+            threading.Thread(target=self._work, args=(claim,), name="hot-folder-job", daemon=True).start()
+        except RuntimeError as err:
+            with self._lock:
+                self.num_running -= 1
+            raise OSError(errno.EAGAIN, str(err)) from err
 
     def stop(self) -> None:
         """Follow no job any longer. What has begun ends by itself: unpacking and submitting may take minutes."""

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Protocol
+from typing import Any, Protocol
 
 from modeling.errors import trouble_of
 from modeling.names import path_to_text
@@ -72,6 +72,7 @@ class Pusher:
         self._num_bytes = 0
         self._lock = threading.Lock()  # of the counts, and of what is tried later
         self._threads = ThreadPoolExecutor(MOST_MOVES, thread_name_prefix="hot-folder-move")
+        self._lacks_thread = False
         self.num_pushes = 0
 
     @property
@@ -122,6 +123,8 @@ class Pusher:
 
     def collect(self, wait_s: float) -> None:
         """Let threads end what is answered; waits so long for the first answer, or for a file that was moved."""
+        if self._lacks_thread:
+            self._call_in_thread(_do_nothing)
         until = time.monotonic() + wait_s
         while True:
             try:
@@ -130,7 +133,14 @@ class Pusher:
                 return
             until = 0.0
             if answered is not None:
-                self._threads.submit(self._finish, *answered)
+                self._call_in_thread(self._finish, *answered)
+
+    def _call_in_thread(self, call: Callable[..., None], *arguments: Any) -> None:
+        try:
+            self._threads.submit(call, *arguments)
+            self._lacks_thread = False
+        except RuntimeError:  # the system starts no thread now; the call waits in the pool for one that it has or gets
+            self._lacks_thread = True
 
     def wake(self) -> None:
         """Let `collect` return; for handlers of signals and other threads."""
@@ -193,6 +203,10 @@ def item_of(claim: Claim, name: str) -> str:
     tag = "@" + claim.tag
     room = MOST_ITEM_BYTES - len(tag)
     return path_to_text(name).encode()[:room].decode(errors="ignore") + tag
+
+
+def _do_nothing() -> None:
+    """A call that lets the pool start a thread for those that wait."""
 
 
 def _was_changed(push: _Push) -> bool:

@@ -9,42 +9,11 @@ from pathlib import Path
 import pytest
 
 from orchestrator.contract.errors import PigeonholeError, UnavailableError
-from orchestrator.contract.lines.answers import Answer
 from orchestrator.hot_folder import jobs, run, watch
 from orchestrator.hot_folder.claims import Claim
 from orchestrator.hot_folder.folders import open_hot_folder
-from orchestrator.hot_folder.jobs import Jobs
-from orchestrator.hot_folder.pushing import Pusher
-from orchestrator.hot_folder.results import Sorting
-from orchestrator.hot_folder.run import Runner
+from tests.support.hot_folder_runs import FakeClient, FakeSubmit, make_runner, run_to_the_end
 from tests.support.hot_folders import Scans
-
-
-class FakeClient:
-    """Answers at once, after what the test wants to happen before."""
-
-    def __init__(self):
-        self.before = lambda item: None
-        self.items = []
-
-    def submit(self, image, item, *, deadline):
-        self.before(item)
-        self.items.append(item)
-        future = Future()
-        future.set_result(Answer(item, 1, "1"))
-        return future
-
-
-class FakeSubmit:
-    """Raises what it is given, one after another."""
-
-    def __init__(self, *errors):
-        self.errors = list(errors)
-        self.specs = []
-
-    def __call__(self, spec):
-        self.specs.append(spec)
-        raise self.errors.pop(0)
 
 
 @pytest.fixture
@@ -68,14 +37,6 @@ def _impatient(monkeypatch):
     monkeypatch.setattr(watch, "FOLDER_SETTLES_S", 0.0)
     monkeypatch.setattr(jobs, "AGAIN_S", 0.01)
     monkeypatch.setattr(run, "RECOVER_S", 0.05)
-
-
-def make_runner(scans, said, *, client=None, submit=None, settings=None, by_bin=False):
-    runner = Runner(open_hot_folder(scans.path), 0.01, 1, lambda done: None, said.append)
-    runner.jobs = Jobs(settings, "m", 1, Sorting(), runner.ended, said.append, runner.wake, submit)
-    if client is not None:
-        runner.pusher = Pusher(client, 60.0, 1, Sorting(by_bin), runner.ended, said.append)
-    return runner
 
 
 def test_a_file_that_is_written_to_after_it_was_ready_is_answered_for_its_new_content(scans, client, said):
@@ -279,14 +240,6 @@ class Stale:
             strikes = self._strikes(self._count, f"{name} {inside}")
             self.struck += [f"{name} {inside}"] * strikes
         return strikes
-
-
-def run_to_the_end(runner, *, once=True):
-    """Until it stops, or nothing is left in `in/`; one that never ends is stopped."""
-    stopper = threading.Timer(60, lambda: [runner.stop(), runner.stop()])
-    stopper.start()
-    runner.run(once=once)
-    stopper.cancel()
 
 
 def stale_once_each(tmp_path, monkeypatch):
