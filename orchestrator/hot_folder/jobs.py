@@ -4,7 +4,9 @@ The job's idempotency key has the claim's name, and the claim holds the job's id
 job that there is.
 """
 
+import contextlib
 import errno
+import json
 import logging
 import os
 import shutil
@@ -13,17 +15,17 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from modeling.durable import replace_durably
+from modeling.durable import decode_json, replace_durably, sync, sync_tree
 from modeling.errors import ModelingError
 from modeling.names import path_to_text
-from orchestrator.contract.errors import PigeonholeError, UnavailableError, UsageError
+from orchestrator.contract.errors import MessageError, PigeonholeError, UnavailableError, UsageError
 from orchestrator.contract.jobs.job_folder import JobFolder, Outcome
 from orchestrator.contract.jobs.listing import read_facts
 from orchestrator.contract.server import SERVER_ERRORS
 from orchestrator.contract.settings import Settings
 from orchestrator.hot_folder.claims import MANIFEST, Claim, Ending
 from orchestrator.hot_folder.results import Sorting, bad, of_job, of_row
-from orchestrator.hot_folder.watch import snapshot_of
+from orchestrator.hot_folder.watch import Snapshot, snapshot_of
 from orchestrator.hot_folder.zips import unpack
 from orchestrator.jobs.prepare import prepare
 from orchestrator.jobs.results import find_published
@@ -37,7 +39,7 @@ MOST_JOBS = 4  # at once; more would only share the same workers
 MOST_IMAGES = 1_000  # that one poll gathers for a job
 POLL_S = 0.5
 AGAIN_S = 5.0  # after an error of the server or the disk
-_JOB, _UNPACKED = "job", "unpacked"
+_JOB, _UNPACKED, _LOOKS = "job", "unpacked", "looks.json"
 
 Submit = Callable[[ClassifySpec], str]
 """Submits a job, or finds the one that its idempotency key stands for; returns its id."""
@@ -134,17 +136,15 @@ class Jobs:
 
     def _run(self, claim: Claim) -> None:
         """The whole way of a claim. Raises what any step of it raises."""
-        if claim.kind in ("image", "images"):
-            self._end_small(claim)
-            if not claim.names():
-                return
-        else:
+        if claim.kind not in ("image", "images"):
             _require_plain(claim.data)
-        before = {name: snapshot_of(claim.data / name) for name in claim.names()}
+        before = self._first_look(claim)
+        if not before:
+            return
         job = self._job_of(claim)
         outcome = self._wait(job)
-        for name, snapshot in before.items():
-            if name in claim.names() and snapshot_of(claim.data / name) != snapshot:
+        for name in claim.names():
+            if snapshot_of(claim.data / name) != before.get(name):
                 claim.give_back(name)
         if outcome.state not in ("succeeded", "partial"):
             self._end_all(claim, bad(outcome.state, outcome.error or f"job {job} {outcome.state}", job=job))
@@ -154,6 +154,19 @@ class Jobs:
             if name in left:
                 self._ended(claim, name, ending)
         self._end_all(claim, bad("left_out", "its name is none of an image", job=job))
+
+    def _first_look(self, claim: Claim) -> dict[str, Snapshot | None]:
+        """How its files looked before the job, kept so that a change is seen after a retry or a restart, too."""
+        kept = claim.path / _LOOKS
+        with contextlib.suppress(FileNotFoundError):
+            looks = decode_json(kept.read_bytes(), str(kept), error=MessageError)
+            return {name: look and tuple(look) for name, look in looks.items()}
+        if claim.kind in ("image", "images"):
+            self._end_small(claim)
+        before = {name: snapshot_of(claim.data / name) for name in claim.names()}
+        if before:
+            replace_durably(kept, json.dumps(before).encode(), mode=None)
+        return before
 
     def _end_small(self, claim: Claim) -> None:
         for name in claim.names():
@@ -190,7 +203,9 @@ class Jobs:
             shutil.rmtree(half, ignore_errors=True)
             half.mkdir()
             unpack(claim.data / name, half)
+            sync_tree(half)
             half.rename(unpacked)
+            sync(claim.path)
         return unpacked
 
     def _wait(self, job: str) -> Outcome:
@@ -210,6 +225,7 @@ class Jobs:
         [name] = claim.names() or [""]
         copy = claim.path / f"copied{MANIFEST}"
         shutil.copyfile(published.manifest, copy)
+        sync(copy)
         yield name, of_job(job, state, model, published.summary["counts"], copy)
 
 

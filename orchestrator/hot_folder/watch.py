@@ -3,6 +3,7 @@
 Events of the system would not: none come for what another machine writes to an NFS or SMB share.
 """
 
+import hashlib
 import os
 import stat
 import time
@@ -142,5 +143,10 @@ def _snapshot_of_tree(path: str, depth: int = 0) -> Snapshot | None:
                     continue
             assert inner is not None
             num_files, num_bytes, newest = num_files + inner[0], num_bytes + inner[1], max(newest, inner[2])
-            folded ^= hash((entry.name, *inner))
+            folded ^= _hash_of(entry.name, inner)
     return (num_files, num_bytes, newest, folded) if num_files else None
+
+
+def _hash_of(name: str, snapshot: Snapshot) -> int:
+    """The same in every process, as a snapshot is kept; the hashes of strings are not."""
+    return int.from_bytes(hashlib.blake2b(os.fsencode(name) + repr(snapshot).encode(), digest_size=8).digest())
