@@ -90,6 +90,8 @@ def hot_folder(
             display.say(f"{opened.path}: put images, folders and ZIPs into {opened.incoming}")
             runner.run(once=once)
     print_message(runner.describe())
+    if runner.num_unreadable:
+        print_message(f"{runner.num_unreadable} stay in in/: they cannot be read", color="yellow")
     if runner.claims_left:
         print_message(f"{runner.claims_left} stay in working/; the next start goes on with them", color="yellow")
 

@@ -103,7 +103,7 @@ class Runner:
     def describe(self) -> str:
         """How it stands, in one line."""
         work = len(self._in_hand)
-        waiting = self._watcher.num_waiting + len(self._backlog)
+        waiting = self._watcher.num_waiting + len(self._watcher.unreadable) + len(self._backlog)
         return f"{self.counts.done} done, {self.counts.failed} in error/, {work} in work, {waiting} waiting"
 
     def run(self, *, once: bool = False) -> None:
@@ -132,11 +132,18 @@ class Runner:
         """Claims in `working/` that the next start goes on with."""
         return len(self._in_hand)
 
+    @property
+    def num_unreadable(self) -> int:
+        """What lies in `in/` and cannot be read."""
+        return len(self._watcher.unreadable)
+
     def _poll(self) -> None:
         try:
             self._backlog += self._watcher.poll()
         except OSError as err:
             self._say_once(f"{self._folder.incoming} cannot be read: {err.strerror}; it is tried again")
+        for name, why in self._watcher.unreadable.items():
+            self._say_once(f"in/{path_to_text(name)} cannot be read: {why}; it stays there until it can")
 
     def _take(self) -> None:
         """Go on with what was left, then claim what is ready, as much as can be worked on."""

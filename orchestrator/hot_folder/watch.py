@@ -51,11 +51,14 @@ class Watcher:
         self._min_bytes = min_bytes
         self._now = now
         self._seen: dict[str, _Seen] = {}
+        self._failed: dict[str, str] = {}  # what the last poll could not read, and why
         self.num_waiting = 0  # that are not complete yet
+        self.unreadable: dict[str, str] = {}  # what two polls in a row could not read, and why
 
     def poll(self) -> list[Ready]:
         """What is complete since the last poll, the oldest first. Raises OSError where `in/` cannot be read."""
         seen: dict[str, _Seen] = {}
+        failed: dict[str, str] = {}
         ready: list[tuple[int, Ready]] = []
         self.num_waiting = 0
         with os.scandir(self._incoming) as entries:
@@ -65,8 +68,11 @@ class Watcher:
                 try:
                     facts = entry.stat(follow_symlinks=False)
                     snapshot = _snapshot(entry, facts)
-                except (OSError, _HotFolderInsideError):
-                    continue  # it has gone, or cannot be seen now: the next poll tells
+                except (FileNotFoundError, _HotFolderInsideError):
+                    continue
+                except OSError as err:
+                    failed[entry.name] = err.strerror or str(err)
+                    continue
                 if snapshot is None:
                     continue
                 seen[entry.name] = self._look(entry.name, snapshot)
@@ -78,7 +84,14 @@ class Watcher:
                 else:
                     self.num_waiting += 1
         self._seen = seen
+        self._note_failed(failed)
         return [found for _, found in sorted(ready, key=lambda pair: (pair[0], pair[1].name))]
+
+    def _note_failed(self, failed: dict[str, str]) -> None:
+        """What cannot be read for the first time counts as waiting: it may be a moment's trouble."""
+        self.unreadable = {name: why for name, why in failed.items() if name in self._failed}
+        self.num_waiting += len(failed) - len(self.unreadable)
+        self._failed = failed
 
     def forget(self, name: str) -> None:
         """What was given is looked at anew, if it is in `in/`: it could not be claimed, or will come back."""

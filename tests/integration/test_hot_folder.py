@@ -1,6 +1,7 @@
 """`pigeonhole hotfolder` with a real server: a line whose worker has no model, and jobs of real workers."""
 
 import json
+import os
 import zipfile
 from collections import Counter
 
@@ -73,6 +74,24 @@ def test_images_are_moved_into_a_folder_for_each_bin(scans):
 
     assert {first[:2], second[:2]} == {"a."}
     assert {(scans.path / "done/1" / name).read_bytes() for name in (first, second)} == {b"image a", b"another"}
+
+
+@pytest.mark.usefixtures("_at_work")
+def test_a_folder_that_cannot_be_read_is_named_at_the_end(scans, monkeypatch):
+    (scans.path / "in" / "batch").mkdir()
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("batch"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    done = invoke("hotfolder", scans.path, "--once", "--poll", "20ms", "--line", "post")
+
+    assert done.exit_code == 0
+    assert "in/batch cannot be read: Permission denied" in done.stderr
+    assert "1 stay in in/: they cannot be read" in done.stderr
 
 
 @pytest.mark.usefixtures("_at_work")

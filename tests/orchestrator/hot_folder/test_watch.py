@@ -87,6 +87,28 @@ def test_a_folder_that_holds_a_hot_folder_is_left_alone(tmp_path, watcher, clock
     assert poll(watcher, clock) == poll(watcher, clock, FOLDER_SETTLES_S) == []
 
 
+def test_a_folder_that_cannot_be_read_waits_one_look_and_is_named_until_it_can(tmp_path, watcher, clock, monkeypatch):
+    (tmp_path / "batch" / "inner").mkdir(parents=True)
+    (tmp_path / "batch" / "inner" / "0.jpg").write_bytes(b"x")
+    scandir, found = os.scandir, []
+
+    def refuse(path):
+        if str(path).endswith("inner"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", refuse)
+        for _ in range(2):
+            assert poll(watcher, clock) == []
+            found.append((watcher.num_waiting, watcher.unreadable))
+    poll(watcher, clock)
+    found.append((watcher.num_waiting, watcher.unreadable))
+
+    assert found == [(1, {}), (0, {"batch": "Permission denied"}), (1, {})]
+    assert poll(watcher, clock, FOLDER_SETTLES_S) == [Ready("batch", "folder")]
+
+
 def test_a_small_file_gets_a_minute_to_be_written(tmp_path, watcher, clock):
     (tmp_path / "a.jpg").touch()
 
