@@ -4,6 +4,7 @@ A folder is renamed first, then looked at once more, then deleted: a resume that
 back, and what a killed prune leaves is finished by the next one.
 """
 
+import errno
 import os
 import shutil
 import time
@@ -23,6 +24,7 @@ from orchestrator.contract.run_folder import remove_abandoned
 from orchestrator.contract.settings import Settings
 
 _PRUNED = ".pruned-"  # and the job: a folder that is being deleted
+_ASIDE = ".pruned"  # in a job's folder of which the result stays: what is being deleted
 _NEVER_BEGUN_S = 24 * 3600.0  # a submission may be under way that is younger
 _KEPT_WITH_MANIFEST = ("job.json", "outcome*.json", "resume.*.json", "summary.json", "history.jsonl", "manifest.*",
                        "evaluation", "base*")  # fmt: skip
@@ -164,11 +166,7 @@ def _prune_job(settings: Settings, job: str, outcome: Outcome | None, options: P
         return  # an earlier prune has done it
     if not options.dry_run:
         try:
-            if keeps and _goes_on(settings, path):
-                return
-            if keeps:
-                _remove_entries(entries)
-            elif not remove_folder(settings, job):
+            if not (_remove_entries(settings, path, entries) if keeps else remove_folder(settings, job)):
                 return
         except OSError as err:
             pruned.failed[job] = str(err)
@@ -191,12 +189,31 @@ def _all_but_the_result(path: Path) -> list[Path]:
     return [entry for entry in path.iterdir() if entry not in kept]
 
 
-def _remove_entries(entries: list[Path]) -> None:
+def _remove_entries(settings: Settings, path: Path, entries: list[Path]) -> bool:
+    """Remove what lies in the folder of a job; False where the job was resumed: it gets back what was moved aside."""
+    if _goes_on(settings, path):
+        return False
+    aside = path / _ASIDE
+    if aside in entries:  # of a prune that was killed
+        shutil.rmtree(aside)
+    aside.mkdir()
     for entry in entries:
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry, ignore_errors=True)
-        else:
-            entry.unlink(missing_ok=True)
+        if entry != aside:
+            entry.rename(aside / entry.name)
+    goes_on = _goes_on(settings, path)
+    if goes_on:
+        _put_back(aside, path)
+    shutil.rmtree(aside)
+    return not goes_on
+
+
+def _put_back(aside: Path, path: Path) -> None:
+    for entry in aside.iterdir():
+        try:
+            entry.rename(path / entry.name)
+        except OSError as err:
+            if err.errno != errno.ENOTEMPTY:  # a folder that the resumed job has made anew stays
+                raise
 
 
 def remove_folder(settings: Settings, job: str) -> bool:

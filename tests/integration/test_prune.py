@@ -213,6 +213,40 @@ def test_a_job_that_is_resumed_in_that_moment_gets_its_folder_back(make, setting
     assert JobFolder.open(settings, folder.job).run == 1
 
 
+def test_a_job_whose_manifest_is_kept_loses_nothing_where_it_is_resumed_in_that_moment(make, settings, monkeypatch):
+    folder = make("failed")
+    (folder.path / "manifest.csv.incomplete").write_text("rows")
+    record = json.loads((folder.path / "outcome.json").read_bytes())
+    incomplete = {"incomplete": str(folder.path / "manifest.csv.incomplete")}
+    (folder.path / "outcome.json").write_text(json.dumps(record | incomplete))
+    before = sorted(path.relative_to(folder.path) for path in folder.path.rglob("*"))
+    goes_on = prune_module._goes_on
+
+    def resumed_after_that(*arguments):
+        answer = goes_on(*arguments)
+        folder.begin_run(Resume(run=1, at=datetime.now(UTC), by="somebody"))
+        return answer
+
+    monkeypatch.setattr(prune_module, "_goes_on", resumed_after_that)
+    pruned = prune(settings, PruneOptions(MONTH_S, keep_manifests=True), set())
+
+    after = sorted(path.relative_to(folder.path) for path in folder.path.rglob("*"))
+    assert (pruned.kept_manifests, pruned.failed) == ([], {})
+    assert after == sorted([*before, Path("resume.1.json")])
+
+
+def test_what_a_killed_prune_moved_aside_is_deleted_by_the_next(make, settings):
+    folder = make(inside=True)
+    (folder.path / ".pruned").mkdir()
+    (folder.path / "listing").rename(folder.path / ".pruned" / "listing")
+
+    pruned = prune(settings, PruneOptions(MONTH_S, keep_manifests=True), set())
+
+    assert (pruned.kept_manifests, pruned.failed) == ([folder.job], {})
+    assert not list(folder.path.glob(".pruned*"))
+    assert not folder.parts.exists()
+
+
 def test_a_prune_that_was_killed_is_finished_by_the_next(make, settings, monkeypatch):
     folder, resumed = make(), make("cancelled")
     resumed.begin_run(Resume(run=1, at=datetime.now(UTC), by="somebody"))
