@@ -3,6 +3,8 @@
 import errno
 import json
 import logging
+import shutil
+import time
 from pathlib import Path
 
 from modeling.durable import replace_durably, sync, sync_tree
@@ -22,6 +24,7 @@ from workers.training.specs import ProcessSpec, process_spec
 logger = logging.getLogger(__name__)
 
 MAX_DEATHS = 3  # of the worker or the process, or tries that the storage ended, without a new checkpoint between them
+_PAUSES_S = (0.1, 0.3, 1.0)  # before a complete result is moved again, after an error of the storage
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -164,16 +167,34 @@ class ProcessJob:
         return not lost and state not in ("cancelling", "unknown")
 
     def _keep_result(self, output: Path) -> Ending:
-        """Move the result into the job folder, if this worker still holds the job; the first result stays."""
-        if not output.exists():
-            return Ending("failed", f"the {self._spec.name} ended without a result")
-        sync_tree(output)
+        """Move the result into the job folder, or say why not; a result that an error rejects is removed."""
+        try:
+            if not output.exists():
+                return Ending("failed", f"the {self._spec.name} ended without a result")
+            sync_tree(output)  # not again after an error: a second fsync reports nothing of what the first one lost
+            for pause_s in _PAUSES_S:
+                try:
+                    return self._move_result(output)
+                except OSError as err:
+                    if trouble_of(err) != "storage":
+                        raise
+                time.sleep(pause_s)
+            return self._move_result(output)
+        except OSError as err:
+            shutil.rmtree(output, ignore_errors=True)  # each attempt has a folder of its own
+            if trouble_of(err) != "storage":
+                raise
+            return Ending("storage", f"the result of the {self._spec.name} cannot be kept: {err}")
+
+    def _move_result(self, output: Path) -> Ending:
+        """Give the result its name, if this worker still holds the job; the first result stays."""
         if not self._holds():
             return Ending("stopped", "its lease was lost, or the job cancelled, before its result counted")
         try:
             output.rename(self._spec.result)
         except FileNotFoundError:
-            return Ending("stopped", "the job ended meanwhile, and its result was removed")
+            if not self._spec.result.exists():  # else the answer to the rename was lost
+                return Ending("stopped", "the job ended meanwhile, and its result was removed")
         except OSError as err:
             if err.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                 raise

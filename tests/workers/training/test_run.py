@@ -1,6 +1,7 @@
 """The attempts of a worker at a job, with processes that do nothing but die, hang or succeed."""
 
 import contextlib
+import errno
 import json
 import shutil
 import sys
@@ -19,7 +20,7 @@ from orchestrator.contract.ledger.ledger import Claim
 from tests.support.fakes import Bells
 from tests.support.server import wait_until
 from workers.context import ModelCache, WorkerContext
-from workers.training import process
+from workers.training import process, run
 from workers.training.run import ProcessFailedError, ProcessInterruptedError, ProcessJob
 from workers.training.specs import ProcessSpec
 
@@ -270,3 +271,67 @@ def test_half_an_event_of_a_disk_that_was_full_costs_no_event_after_it(job, fold
 
     half, *whole = folder.events.read_text().splitlines()
     assert (half, [json.loads(line)["epoch"] for line in whole]) == ('{"event": "epo', [2, 3])
+
+
+STALE = OSError(errno.ESTALE, "Stale file handle")
+
+
+def failing(monkeypatch, name, times, err=STALE):
+    """A call of a method of Path or of the module fails so often."""
+    monkeypatch.setattr(run, "_PAUSES_S", (0.0,))
+    owner = Path if hasattr(Path, name) else run
+    call, left = getattr(owner, name), [err] * times
+
+    def fail(*args, **options):
+        if left:
+            raise left.pop()
+        return call(*args, **options)
+
+    monkeypatch.setattr(owner, name, fail)
+
+
+def results(folder):
+    return sorted(path.name for path in folder.path.glob("model*"))
+
+
+def test_a_result_that_the_storage_does_not_take_at_once_is_moved_again(job, folder, monkeypatch):
+    failing(monkeypatch, "rename", 1)
+
+    assert job("finish()").run()
+
+    assert [end[0] for end in ends_of(folder)] == ["it was finished"]
+
+
+def test_a_result_whose_move_was_answered_with_an_error_stays(job, folder, monkeypatch):
+    failing(monkeypatch, "sync", 1)
+
+    assert job("finish()").run()
+
+    assert results(folder) == ["model"]
+
+
+@pytest.mark.parametrize("name", ["rename", "sync_tree"])
+def test_a_result_that_the_storage_never_takes_fails_the_job_at_the_third_time_and_leaves_none(
+    job, folder, monkeypatch, name
+):
+    failing(monkeypatch, name, 1000)
+    made = job("finish()")
+    reason = "the result of the training cannot be kept: .*Stale file handle"
+
+    for _ in range(2):
+        with pytest.raises(ProcessInterruptedError, match=reason):
+            made.run()
+    with pytest.raises(ProcessFailedError, match=f"{reason}; it was tried 3 times without a new checkpoint"):
+        made.run()
+
+    assert [end[1] for end in ends_of(folder)] == [True] * 3
+    assert results(folder) == []
+
+
+def test_a_result_that_a_full_disk_rejects_is_removed(job, folder, monkeypatch):
+    failing(monkeypatch, "sync_tree", 1, OSError(errno.ENOSPC, "No space left on device"))
+
+    with pytest.raises(OSError, match="No space left"):
+        job("finish()").run()
+
+    assert results(folder) == []
