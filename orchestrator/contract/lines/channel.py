@@ -47,6 +47,7 @@ class Channel:
         self._expected: deque[tuple[float, int, OnReplies]] = deque()
         self._replies: list[Any] = []  # of the first that is expected
         self._lock = threading.Lock()
+        self._closed = False
 
     def fileno(self) -> int:
         return int(self._socket.fileno())
@@ -64,10 +65,12 @@ class Channel:
     def send(self, commands: Sequence[Command], on_replies: OnReplies) -> None:
         """Send commands as far as the connection takes them now: `flush` sends the rest.
 
-        Errors of the connection are raised by `receive`.
+        Errors of the connection are raised by `receive`. A channel that is closed sends nothing, and has no replies.
         """
         pieces = pack_commands(commands)
         with self._lock:
+            if self._closed:
+                return
             self._expected.append((time.monotonic(), len(commands), on_replies))
             self._unsent.extend(map(memoryview, pieces))
             self._flush()
@@ -132,7 +135,9 @@ class Channel:
 
     def close(self) -> None:
         with self._lock:  # a thread that sends now must not come to the next socket of this number
+            self._closed = True
             self._connection.disconnect()
+            self._unsent, self._expected = deque(), deque()  # what waits for replies refers to this channel: a cycle
 
 
 def open_channel(

@@ -1,9 +1,14 @@
 """Faults that a client of a line does not foresee: a decision is made all the same, and it connects again."""
 
 import asyncio
+import contextlib
+import gc
 import socket
 import sys
+import weakref
 from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -133,3 +138,51 @@ def test_a_channel_is_not_closed_while_a_thread_sends():
     assert locked == [True]
     for end in (ours, theirs):
         end.close()
+
+
+@pytest.fixture
+def channel():
+    ours, theirs = socket.socketpair()
+    theirs.settimeout(30)
+    yield Channel(None, SimpleNamespace(_sock=ours, disconnect=ours.close)), theirs
+    theirs.close()
+
+
+@contextlib.contextmanager
+def no_garbage_collection():
+    """Only what nothing refers to any more is freed."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@dataclass
+class Push:
+    image: bytes
+
+
+def test_a_channel_that_is_closed_keeps_nothing_of_what_was_under_way(channel):
+    channel, _ = channel
+    under_way = Push(bytes(1 << 22))  # more than a connection takes at once
+    left = weakref.ref(under_way)
+    with no_garbage_collection():
+        channel.send([("SET", "k", under_way.image)], partial(lambda *_: None, channel, under_way))
+        was_unsent = channel.has_unsent
+
+        channel.close()
+        del under_way
+
+        assert left() is None
+    assert (was_unsent, channel.has_unsent, channel.waits_since) == (True, False, None)
+
+
+def test_a_channel_that_is_closed_sends_nothing(channel):
+    channel, theirs = channel
+    channel.close()
+
+    channel.send([("PING",)], lambda replies: None)
+
+    assert (channel.has_unsent, channel.waits_since) == (False, None)
+    assert theirs.recv(10) == b""
