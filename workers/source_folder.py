@@ -101,8 +101,9 @@ class SourceFolder:
     def _answer(self, call: Callable[[], T]) -> T:
         """What `call` returns or raises; StorageAwayError where it takes too long: a mount may hang for hours."""
         if self._asked is None or self._asked.done():
-            self._asked = answer = Future[T]()
+            answer = Future[T]()
             threading.Thread(target=_set_answer, args=(answer, call), name="source-folder", daemon=True).start()
+            self._asked = answer  # not before: where no thread can be started, nothing answers
             if answer in wait([answer], ANSWER_S).done:
                 return answer.result()
         raise StorageAwayError(f"{self.root} does not answer")

@@ -247,3 +247,17 @@ def test_of_a_list_the_images_of_parts_count(settings, root, tmp_path):
     found = images_there_before(folder, str(root))
     assert found
     assert set(found) <= set(NAMES[4:])
+
+
+def test_a_machine_without_threads_for_a_moment_does_not_make_a_source_silent_for_ever(source, monkeypatch):
+    def start(self):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            source.require_there(nothing)
+
+    source.require_there(nothing)
+
+    assert not source.away
