@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -101,17 +102,20 @@ def run_worker(queues: tuple[str, ...], device: Device, lines: str, log_level: s
     maintenance = MaintenanceThreads(app, ledger, identity, signs, drainer)
     signals.setup_logging.connect(_keep_logging, weak=False)
     watch = ChildWatch(facts.ready_flag, maintenance.end_worker)
+    stop = StopSignals(flags)
 
     def ready(sender: Any, **_: Any) -> None:
         drainer.consumer = sender
         signs.listen_to(sender, lambda: bool(worker_state.reserved_requests))
-        _ready(flags, maintenance, watch)
+        stop.install()
+        maintenance.start()
+        watch.start()
 
     signals.worker_ready.connect(ready, weak=False)
     logger.info("worker %s: device %s, queues %s, server %s", worker, device.name, ",".join(queues), redact(url))
     try:
         app.worker_main(_celery_arguments(worker, queues, log_level))
-        if not flags.draining.exists():
+        if not (stop.received or flags.draining.exists()):
             watch.check_end()
     finally:
         signs.stop()
@@ -149,23 +153,34 @@ def _keep_logging(**_: Any) -> None:
     """Connected to Celery's signal, so that Celery sets up no logging of its own."""
 
 
-def _ready(flags: EndFlags, maintenance: MaintenanceThreads, watch: ChildWatch) -> None:
-    """Called when the worker begins to take doorbells: install the signal handlers, start the maintenance threads."""
-    warm_stop = signal.getsignal(signal.SIGTERM)
-    assert callable(warm_stop)
+class StopSignals:
+    """What SIGTERM and Ctrl-C do: the first stops the worker once its work is finished or handed back."""
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        if flags.hurried.exists():
-            _stop_immediately(flags.run_folder)
+    def __init__(self, flags: EndFlags) -> None:
+        self.received = False  # not only in the run folder, which may be gone, or on a disk that takes no writes
+        self._flags = flags
+        self._warm_stop: Callable[[int, FrameType | None], Any]
+
+    def install(self) -> None:
+        """Replace Celery's handlers, once it has set them: when the worker begins to take doorbells."""
+        warm_stop = signal.getsignal(signal.SIGTERM)
+        assert callable(warm_stop)
+        self._warm_stop = warm_stop
+        signal.signal(signal.SIGTERM, self.stop)
+        signal.signal(signal.SIGINT, self.stop)
+
+    def stop(self, number: int, frame: FrameType | None) -> None:
+        """Stop the worker, at a second signal immediately."""
+        if self.received:
+            _stop_immediately(self._flags.run_folder)
+        self.received = True
         logger.warning("stopping: finishing or handing back claimed shards; a second signal stops immediately")
-        flags.hurried.touch()
-        flags.draining.touch()
-        warm_stop(number, frame)
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    maintenance.start()
-    watch.start()
+        for flag in (self._flags.hurried, self._flags.draining):
+            try:
+                flag.touch()
+            except OSError as err:
+                logger.warning("the pool child does not learn that the worker stops, and finishes its work: %s", err)
+        self._warm_stop(number, frame)
 
 
 def _stop_immediately(run_folder: Path) -> None:
