@@ -69,12 +69,13 @@ class Drainer:
         with self._lock:
             if self._thread is not None or self.consumer is None:
                 return
-            self._thread = threading.Thread(target=self._drain, name="drain", daemon=True)
+            self._flags.draining.touch()
+            thread = threading.Thread(target=self._drain, name="drain", daemon=True)
+            thread.start()
+            self._thread = thread  # last: where something fails, the next heartbeat tries again
         logger.warning("an operator drains this worker: it finishes its shard, takes no more work, and ends")
-        self._flags.draining.touch()
         for queue in self._queues:
             self.consumer.call_soon(self.consumer.cancel_task_queue, queue)
-        self._thread.start()
 
     def _drain(self) -> None:
         closed = threading.Event()
