@@ -96,8 +96,10 @@ class Leases:
         try:
             self._renew()
         finally:  # a process that hangs must be noticed also while the server is away
-            self.on_tick()
-            self._end_if_stalled()
+            try:
+                self.on_tick()
+            finally:
+                self._end_if_stalled()
 
     def _renew(self) -> None:
         claims = self.held()

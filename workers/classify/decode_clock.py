@@ -65,10 +65,17 @@ class DecodeClock:
                 "image %d of shard %d of %s takes more than %.0f s to decode; this process ends",
                 image.index, image.claim.shard, self._job, each.processor_s,
             )  # fmt: skip
-            Journal(self._journals, image.claim).note_slow(image.index)
+            self._note(image)
         try:
             self._leases.hand_back()
             self._context.ring(CLASSIFY, self._job)
         except SERVER_ERRORS as away:
             logger.warning("cannot ring for %s, the sweep will: %s", self._job, away)
         os._exit(SLOW_EXIT_CODE)
+
+    def _note(self, image: ShardImage) -> None:
+        """A disk that takes no note must not keep this process from its end."""
+        try:
+            Journal(self._journals, image.claim).note_slow(image.index)
+        except OSError as err:
+            logger.warning("image %d of shard %d is not noted as slow: %s", image.index, image.claim.shard, err)
