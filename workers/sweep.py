@@ -36,7 +36,7 @@ def sweep(settings: Settings, ledger: Ledger, ring: Callable[[str, str], None]) 
     """
     for job in undelivered_jobs(settings):
         ledger.deliveries.add(job)
-    jobs = sorted(set(active_jobs(settings)) | {job for job in ledger.active() if (settings.jobs / job).exists()})
+    jobs = sorted(set(active_jobs(settings)) | {job for job in ledger.active() if _has_folder(job, settings)})
     workers = ledger.live_workers.workers() if jobs else []
     queues = {queue: _Queue(ledger.queue_length(queue), _listeners(workers, queue)) for queue in ALL_QUEUES}
     for start in range(0, len(jobs), _AT_ONCE):
@@ -45,6 +45,14 @@ def sweep(settings: Settings, ledger: Ledger, ring: Callable[[str, str], None]) 
             for _ in range(queues[name].num_doorbells(need)):
                 ring(name, job)
                 queues[name].waiting += 1
+
+
+def _has_folder(job: str, settings: Settings) -> bool:
+    """Whether a job has a folder here; also one that cannot be read: its check says so, and others are checked."""
+    try:
+        return (settings.jobs / job).exists()
+    except OSError:
+        return True
 
 
 @dataclass

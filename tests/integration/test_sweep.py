@@ -1,7 +1,9 @@
 """The sweep and the leases of a slice: lost doorbells, an emptied server and dead workers do no harm."""
 
+import errno
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -329,6 +331,24 @@ def test_one_damaged_job_does_not_prevent_the_check_of_the_others(swept, folder,
     shutil.rmtree(gone.path)
 
     assert swept() == [("classify", folder.job)]
+
+
+def test_a_job_folder_that_cannot_be_read_does_not_prevent_the_check_of_the_others(
+    swept, folder, ledger, settings, tmp_path, monkeypatch, caplog
+):
+    unreadable = make_job(settings, ["a"], root=tmp_path, output=tmp_path / "b.csv")
+    enter_job(unreadable, ledger)
+    stat = Path.stat
+
+    def fail_below_it(path, **options):
+        if path.is_relative_to(unreadable.path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", fail_below_it)
+
+    assert swept() == [("classify", folder.job)]
+    assert f"cannot check job {unreadable.job}" in caplog.text
 
 
 def test_sweeps_and_slices_alone_bring_a_forgotten_job_to_its_end(swept, folder, context, server, tmp_path):
