@@ -119,8 +119,14 @@ class WebhookSender:
         try:
             post(target, body, headers, self._settings.notify_networks)
         except NoAnswerError:
-            self._silent_until_s[target.authority] = time.monotonic() + SILENT_S
+            self._note_silent(target.authority)
             raise
+
+    def _note_silent(self, receiver: str) -> None:
+        now = time.monotonic()
+        with self._lock:
+            still_silent = {each: until_s for each, until_s in self._silent_until_s.items() if until_s > now}
+            self._silent_until_s = still_silent | {receiver: now + SILENT_S}
 
     def _failed(self, folder: JobFolder, outcome: Outcome, attempt: int, error: str) -> None:
         self._ledger.counts.add("webhooks:failed")

@@ -64,7 +64,10 @@ class Owner:
 
     def adopt(self) -> set[str]:
         """The names of dead owners whose claims are this process's to finish; also those adopted before."""
-        for dead, adopter in self._records():
+        records = self._records()
+        known = {name for record in records for name in record}
+        self._watched = {name: watched for name, watched in self._watched.items() if name in known}
+        for dead, adopter in records:
             if adopter != self.name and dead != self.name and not self._lives(adopter or dead):
                 with contextlib.suppress(FileNotFoundError):  # another was first
                     self._record_of(dead, adopter).rename(self._record_of(dead, self.name))

@@ -87,6 +87,23 @@ def test_lines_that_are_removed_are_closed_and_others_are_opened_by_name(home):
     assert workers_of(post.store) == {}
 
 
+def test_nothing_is_kept_in_memory_of_a_line_that_was_removed(home):
+    worker = home.start("w1")
+    sweeper = LineSweeper(home.settings)
+    sweeper.start()
+    home.create("post").ask("a", LIGHT)
+    home.create("parcels").ask("a", LIGHT)
+    [sweep] = sweeper._servers.values()
+    wait_until(lambda: set(sweep._swept_s) == {"post", "parcels"}, what="both are swept")
+
+    home.registry.remove("post")
+    wait_until(lambda: set(worker._files._archives) == {"parcels"}, what="the line is closed")
+    wait_until(lambda: set(sweep._stores) == {"parcels"}, what="the sweep has heard")
+
+    assert set(sweep._swept_s) == {"parcels"}
+    sweeper.stop(wait_s=5)
+
+
 def test_a_running_worker_opens_a_line_at_its_next_look_after_it_was_created(home, monkeypatch):
     assert consumer.POLL_S <= 1.0  # the promise: within a second, and the time to load and warm the model
     monkeypatch.setattr(consumer, "READ_ALL_S", 1e9)  # it reads lines only where their version has changed

@@ -235,6 +235,17 @@ def test_a_receiver_that_does_not_answer_holds_up_no_other(home, ledger, sender,
     assert (len(silent.got), len(other.got)) == (1, 1)
 
 
+def test_receivers_that_answer_again_are_not_remembered(home, ledger, sender, monkeypatch):
+    monkeypatch.setattr("orchestrator.contract.webhooks.post.POST_S", 0.1)
+    monkeypatch.setattr("workers.webhooks.SILENT_S", 0.0)
+    for _ in range(2):
+        with receiving(0) as silent:
+            ended_job(home, ledger, silent.url)
+            send_all(sender, ledger)
+
+    assert len(sender._silent_until_s) == 1
+
+
 def test_a_job_of_real_workers_is_told_and_shown(running_cluster: Cluster, tmp_path):
     make_pngs(tmp_path / "images", 3)
     with receiving(500, 200) as receiver:

@@ -194,6 +194,7 @@ class LineConsumer:
     def _apply(self, lines: dict[str, Line]) -> None:
         for name in set(self._open) - set(lines):
             self._close(self._open.pop(name))
+            self._files.forget(name)
         for name, line in lines.items():
             known = self._open.get(name)
             if known is not None and known.line.settings.server != line.settings.server:

@@ -35,10 +35,16 @@ class LineFiles:
         self._archives[line] = AnswerArchive(answers_folder(self._lines / line))
         self._read(line)
 
+    def forget(self, line: str) -> None:
+        """A line is served no longer."""
+        self._archives.pop(line, None)
+        self._failing.discard(line)
+
     def answered(self, line: str, keys: Sequence[str]) -> dict[str, bytes]:
         """The records of those keys of an open line that were answered before."""
+        archive = self._archives.get(line)
         try:
-            return self._archives[line].find_seen(keys)
+            return archive.find_seen(keys) if archive else {}
         except ValueError as err:
             logger.warning("line %s: an older answer cannot be read: %s", line, err)
             return {}
@@ -48,8 +54,10 @@ class LineFiles:
             self._read(line)
 
     def _read(self, line: str) -> None:
+        archive = self._archives.get(line)
         try:
-            self._archives[line].segments()
+            if archive is not None:  # the line was not removed meanwhile
+                archive.segments()
             self._failing.discard(line)
         except OSError as err:
             if line not in self._failing:

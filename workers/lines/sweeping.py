@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import redis
 
@@ -144,8 +144,9 @@ class _ServerSweep:
 
     def _check(self) -> None:
         """See that the server knows the lines as they are, and this thread all lines."""
-        known = True
-        for line in self.lines:
+        known, lines = True, self.lines
+        self._forget_all_but({line.name for line in lines})
+        for line in lines:
             store = self._store(line)
             if not self._enters:
                 known &= store.epoch() is not None
@@ -158,6 +159,12 @@ class _ServerSweep:
         if not known or version != self._version:
             self._version = version
             self._on_changed()
+
+    def _forget_all_but(self, names: set[str]) -> None:
+        kept: tuple[dict[str, Any], ...] = (self._stores, self._entered, self._swept_s)
+        for each in kept:
+            for removed in set(each) - names:
+                del each[removed]
 
     def _store(self, line: Line) -> LineStore:
         if line.name not in self._stores:

@@ -88,3 +88,15 @@ def test_an_owner_that_leaves_nothing_leaves_no_record(tmp_path, clock):
     Owner(tmp_path, clock).leave(claims_left=False)
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_owners_that_left_are_not_remembered(tmp_path, clock):
+    here = Owner(tmp_path, clock)
+    for _ in range(3):
+        other = Owner(tmp_path, clock)
+        here.adopt()
+        other.leave(claims_left=False)
+
+    here.adopt()
+
+    assert here._watched == {}
