@@ -1,5 +1,6 @@
 """The only Celery app. A comment gives the reason of each setting; `docs/architecture.md` has the overview."""
 
+import functools
 import importlib
 import logging
 from types import ModuleType
@@ -76,6 +77,15 @@ def create_app(server_url: str, *, include: tuple[str, ...] = ()) -> Celery:
     app = Celery("pigeonhole", broker=celery_url(server_url), include=list(include), loader=Loader)
     app.conf.update(CONFIG)
     return app
+
+
+@functools.cache
+def client_app(server_url: str) -> Celery:
+    """The app of this process for what it sends to `server_url`.
+
+    One for all clients: the producers that Celery adds to kombu's pool for an app stay there when the app is gone.
+    """
+    return create_app(server_url)
 
 
 logger = logging.getLogger(__name__)

@@ -80,9 +80,9 @@ class JobClient:
     @cached_property
     def _app(self) -> "Celery":
         """The Celery app; commands that only read never import Celery."""
-        from orchestrator.contract.app import create_app
+        from orchestrator.contract.app import client_app
 
-        return create_app(self.settings.require_server_url())
+        return client_app(self.settings.require_server_url())
 
     def ring(self, queue: str, job: str) -> None:
         from orchestrator.contract.app import ring

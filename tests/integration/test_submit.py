@@ -338,3 +338,11 @@ def test_an_idempotency_key_stands_for_the_same_request_with_another_priority(cl
     again = submit(client, ClassifySpec("digits", "digits", idempotency_key="k", priority="high"))
 
     assert again == Submission(first.job, existed=True)
+
+
+def test_clients_that_are_gone_leave_nothing_in_the_pools_of_celery(client: JobClient):
+    before = client._app.producer_pool._resource.qsize()
+    pools = [JobClient(client.settings)._app.producer_pool for _ in range(3)]
+
+    assert {id(pool) for pool in pools} == {id(client._app.producer_pool)}
+    assert pools[0]._resource.qsize() == before

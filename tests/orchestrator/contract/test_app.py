@@ -7,7 +7,7 @@ import pytest
 from celery.app.defaults import NAMESPACES, flatten
 from kombu.transport.redis import Channel
 
-from orchestrator.contract.app import CONFIG, create_app
+from orchestrator.contract.app import CONFIG, client_app, create_app
 from orchestrator.contract.queues import ALL_QUEUES, KEY_PREFIX
 from orchestrator.contract.server import CONNECT_TIMEOUT_S, SOCKET_TIMEOUT_S
 
@@ -104,3 +104,12 @@ def test_tasks_are_never_imported_from_the_operators_folder(tmp_path, monkeypatc
 
     with pytest.raises(ModuleNotFoundError):
         create_app("redis://localhost/0").loader.import_task_module("stray_tasks")
+
+
+def test_what_celery_keeps_for_a_server_does_not_grow_with_the_clients():
+    before = client_app(URL).producer_pool._resource.qsize()
+
+    for _ in range(3):
+        client_app(URL).producer_pool.limit  # noqa: B018 making it adds to kombu's pool
+
+    assert client_app(URL).producer_pool._resource.qsize() == before
