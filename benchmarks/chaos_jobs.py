@@ -25,7 +25,7 @@ from tests.support.published_models import make_photographs, make_pngs, make_sha
 
 POLL_S = 0.1
 TRAIN_EVERY_S = 30.0
-DIED_TOO_OFTEN = "workers died while they ran it"  # the documented error of a training that lost three workers
+DIED_TOO_OFTEN = "times without a new checkpoint"  # what is said of a training that died too often
 ODD_NAMES = (
     b"with space.png", b"new\nline.png", b'quote".png', b"comma,semi;colon:.png", b"=1+2.png", b"@at.png",
     b"latin\xe9.png", b"back\\x41slash.png", b"tab\t.png", "emoji \U0001f4ee.png".encode(),

@@ -9,7 +9,7 @@ parent alone, or the server is killed, or a worker is frozen for longer than a l
 there are fewer of them on a busy machine. The manifest must have the bytes of an undisturbed run, with no row lost or
 doubled and no error in any row; a shard may be done again only where a worker that was killed or frozen had begun it.
 Schedules are printed on standard error; the last line is JSON. Exit code 1 if a promise was broken, or a job was struck
-less than every 4 seconds.
+less than every 6 seconds.
 """
 
 import argparse
@@ -48,7 +48,7 @@ from tests.support.workers import Cluster
 FAULT_CODES = ("crashed_worker", "given_up", "too_slow")
 PATIENCE_S = 1200.0
 TICK_S = 0.02
-RARELY = 2.0  # times the seconds between two strikes: a job that is struck less often, on average, shows too little
+RARELY = 3.0  # times the seconds between two strikes: a job that is struck less often, on average, shows too little
 stopping = threading.Event()  # no thread waits any longer
 
 

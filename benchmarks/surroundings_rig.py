@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from benchmarks.chaos import COUNT_STARTS
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.server import SERVER_ERRORS
 from tests.support.cut_proxy import CutProxy
 from tests.support.frozen_share import CAN_MOUNT, Share, shared
+from tests.support.hanging_disk import HangingDisk
 from tests.support.published_models import make_photographs, publish_model
 from tests.support.server import Server, wait_until
 from tests.support.set_clock import CAN_SET_CLOCKS, SetClock
@@ -42,7 +44,8 @@ class Rig:
     proxies: list[CutProxy]
     server_clock: SetClock | None
     worker_clocks: list[SetClock]
-    disks: list[SmallDisk] = field(default_factory=list)  # of the home, and of outputs
+    num_images: int
+    disks: list[Any] = field(default_factory=list)  # of the home, and of outputs; Any: of the kind that was asked for
     share: Share | None = None  # shows the images
     undisturbed: bytes = b""
     workers: list[Worker] = field(default_factory=list)
@@ -145,11 +148,11 @@ class Fault:
 
 
 @contextlib.contextmanager
-def open_rig(folder: Path, num_images: int) -> Iterator[Rig]:
+def open_rig(folder: Path, num_images: int, disk: type[SmallDisk | HangingDisk] = SmallDisk) -> Iterator[Rig]:
     """A rig with the manifest of an undisturbed job; ends every process that it started."""
     home, source = folder / "home", folder / "in"
     (folder / "out").mkdir()
-    disks = [SmallDisk(home, 128 << 20), SmallDisk(folder / "out", 64 << 20)] if CAN_MOUNT else []
+    disks = [disk(home, 128 << 20), disk(folder / "out", 64 << 20)] if CAN_MOUNT else []
     publish_model(home / "models", "digits")
     make_photographs(source, num_images)
     clocks = []
@@ -168,7 +171,17 @@ def open_rig(folder: Path, num_images: int) -> Iterator[Rig]:
     mounts = contextlib.ExitStack()
     try:
         server.start()
-        rig = Rig(folder, cluster, source, proxies, clocks[0] if clocks else None, clocks[1:], disks, starts=starts)
+        rig = Rig(
+            folder,
+            cluster,
+            source,
+            proxies,
+            clocks[0] if clocks else None,
+            clocks[1:],
+            num_images,
+            disks,
+            starts=starts,
+        )
         rig.share = mounts.enter_context(shared(source, folder / "share")) if CAN_MOUNT else None
         rig.ensure_workers()
         job, output = rig.submit()
@@ -181,5 +194,5 @@ def open_rig(folder: Path, num_images: int) -> Iterator[Rig]:
             proxy.close()
         server.stop()
         mounts.close()
-        for disk in disks:
-            disk.unmount()
+        for each in disks:
+            each.unmount()
