@@ -57,6 +57,7 @@ class Upgrade:
     def __init__(self, cluster: Cluster, folder: Path, following: dict[str, str]) -> None:
         self.cluster, self.folder, self.following = cluster, folder, following
         self.problems: list[str] = []
+        self.done_by: dict[str, list[str]] = {}  # of each job whose bytes are the undisturbed ones: the versions
 
     def submit(self, name: str) -> str:
         options = ("--model", "digits", "--shard-size", str(SHARD_SIZE), "-o", str(self.folder / f"{name}.csv"))
@@ -108,6 +109,7 @@ class Upgrade:
         of_log = {worker.name: worker.environment == self.following for worker in self.cluster.workers}
         own = own_release().version
         found = {NEXT if of_log[worker] else own for worker in json.loads(summary_path(output).read_bytes())["workers"]}
+        self.done_by[name] = sorted(found)
         if found != versions:
             self.problems.append(f"{name}: rows by workers of {sorted(found)}, not of {sorted(versions)}")
 
@@ -147,7 +149,8 @@ def main() -> None:
             cluster.close()
     for problem in upgrade.problems:
         print(f"PROBLEM {problem}")
-    keep(describe_run("upgrade") | {"next": NEXT, "problems": upgrade.problems}, "upgrade", options.output)
+    found = {"next": NEXT, "done_by": upgrade.done_by, "problems": upgrade.problems}
+    keep(describe_run("upgrade") | found, "upgrade", options.output)
     sys.exit(bool(upgrade.problems))
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.before_after import compare
+from benchmarks.before_after import compare, what_is_worse
 from benchmarks.shares import SCENARIOS, WEIGHTS, Share
 
 
@@ -40,6 +40,24 @@ def test_jobs_of_two_checkouts_run_in_turns_and_are_compared_pair_by_pair(tmp_pa
         "ratios": [1.0, 1.05, 1.1],
     }
     assert found["processor_seconds"]["ratio"] == 1.05
+
+
+def test_a_median_over_the_limit_and_another_manifest_are_named(tmp_path: Path):
+    before: Any = FakeCheckout("before", [1.0, 1.0, 1.0], [])
+    slower: Any = FakeCheckout("after", [1.0, 1.03, 1.5], [])
+    before_other: Any = FakeCheckout("before", [1.0], [])
+    other: Any = FakeCheckout("after", [1.01], [], b"others")
+
+    found = {
+        "tiny": compare(before, slower, tmp_path, tmp_path, 3),
+        "photographs": compare(before_other, other, tmp_path, tmp_path, 1),
+    }
+
+    assert what_is_worse(found) == [
+        "tiny: seconds after/before 1.030, allowed 1.02",
+        "tiny: processor_seconds after/before 1.030, allowed 1.02",
+        "photographs: other manifests",
+    ]
 
 
 def test_a_share_is_kept_within_a_fifth_of_it():

@@ -4,10 +4,11 @@ from tests.support.steps.step import Step
 
 _CLAIM = "orchestrator.hot_folder.claims:Claim"
 _STORE = "orchestrator.contract.lines.store:LineStore"
+_DISK = "error: .*(No space left on device|Input/output error|Read-only file system|Stale file handle)"
 _KEEP = "workers.lines.kept_images:ImageWriter.write"
 
 HOT_FOLDER = (
-    Step("hot_folder.enter", "orchestrator.hot_folder.owners:Owner._enter", "disk", role="command", stated="."),
+    Step("hot_folder.enter", "orchestrator.hot_folder.owners:Owner._enter", "disk", role="command", stated=_DISK),
     Step("hot_folder.make", f"{_CLAIM}.make", "disk", role="command"),
     Step("hot_folder.take", f"{_CLAIM}.take", "disk", role="command"),
     Step("hot_folder.read", "orchestrator.hot_folder.pushing:_read", "source", role="command"),
@@ -15,15 +16,9 @@ HOT_FOLDER = (
     Step("hot_folder.move", "orchestrator.hot_folder.claims:_move", "disk", role="command"),
     Step("hot_folder.sidecar", f"{_CLAIM}._carry_out", "disk", inner="replace", role="command"),
     Step("hot_folder.close", f"{_CLAIM}.close", "disk", role="command"),
-    Step(
-        "hot_folder.leave",
-        "orchestrator.hot_folder.owners:Owner.leave",
-        "disk",
-        inner="unlink",
-        role="command",
-        stated=".",
-    ),
-)
+    Step("hot_folder.leave", "orchestrator.hot_folder.owners:Owner.leave", "disk", inner="unlink", role="command",
+         stated=_DISK),
+)  # fmt: skip
 
 LINE = (
     Step("line.offer", "orchestrator.lines.admissions:Admissions._send", "connection", inner="sendmsg", role="command"),
