@@ -1,6 +1,7 @@
 """The disk of a home, or of an output, that hangs: everything that writes to it waits."""
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -45,7 +46,7 @@ def _output_hangs(rig: Rig) -> Found:
 
 
 def _home_hangs_at_submission(rig: Rig) -> Found:
-    """The command waits, and goes on when the home is back."""
+    """The command says what it does meanwhile, and goes on when the home is back."""
     output = rig.folder / "out" / "waited.csv"
     with rig.disks[HOME].hanging(HANGING_S):
         command = rig.cluster.start("classify", str(rig.source), "--model", "digits", "-o", str(output))
@@ -53,10 +54,11 @@ def _home_hangs_at_submission(rig: Rig) -> Found:
         waited = command.poll() is None
     code = command.wait(300)
     identical = output.exists() and output.read_bytes() == rig.undisturbed
-    text = (
-        f"{'it waited' if waited else 'it ended'}, then exit {code}, {IDENTICAL if identical else 'another manifest'}"
+    said = re.findall(r"^.*, \d+ s$", (rig.folder / "started.log").read_text(), re.MULTILINE)[:1]
+    text = f"it {'waited' if waited else 'ended'} and said {said}, then exit {code}, "
+    return Found(
+        text + (IDENTICAL if identical else "another manifest"), waited and bool(said) and not code and identical
     )
-    return Found(text, waited and code == 0 and identical)
 
 
 def _fault(name: str, expected: str, inject: Callable[[Rig], Found]) -> Fault:
@@ -74,6 +76,10 @@ def _fault(name: str, expected: str, inject: Callable[[Rig], Found]) -> Fault:
 _WAITS = f"work waits, no shard is done again, and goes on: {IDENTICAL}"
 HANGING_FAULTS = (
     _fault("disk of the home hangs", _WAITS, _home_hangs),
-    _fault("disk of the home hangs at submission", "the command waits, and goes on", _home_hangs_at_submission),
+    _fault(
+        "disk of the home hangs at submission",
+        f"the command says what it does, and goes on: {IDENTICAL}",
+        _home_hangs_at_submission,
+    ),
     _fault("disk of the output hangs when the job ends", _WAITS, _output_hangs),
 )
