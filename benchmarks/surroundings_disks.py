@@ -20,11 +20,13 @@ _PAUSES = f"the job is paused with the reason, and goes on: {IDENTICAL}"
 
 
 def _home(rig: Rig) -> SmallDisk:
-    return rig.disks[0]
+    disk: SmallDisk = rig.disks[0]
+    return disk
 
 
 def _outputs(rig: Rig) -> SmallDisk:
-    return rig.disks[1]
+    disk: SmallDisk = rig.disks[1]
+    return disk
 
 
 @contextlib.contextmanager
