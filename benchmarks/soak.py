@@ -290,20 +290,21 @@ def print_table(figures: dict[str, Any]) -> None:
     show(figures["jobs"] | {"broken_promises": []})
     chaos_lines.show("pushes", figures["pushes"] | {"broken_promises": []})
     print(f"    {'files dropped':30}{figures['files_dropped']:>14,}")
-    print(f"{'processes':16}{'number':>8}{'figure':>14}{'median':>10}{'peak':>10}{'an hour':>18}{'later ones':>18}")
+    heads = "".join(f"{text:>18}" for text in ("an hour", "settled", "later ones"))
+    print(f"{'processes':16}{'number':>8}{'figure':>14}{'median':>10}{'peak':>10}{heads}")
     for kind, facts in figures["processes"].items():
         for name in ("rss_mb", "descriptors", "files", "threads"):
             each = facts[name]
             shown = [f"{slope[0]:+.1f} +- {slope[1]:.1f}" if slope else "-" for slope in _slopes(each)]
             print(
                 f"{kind:16}{facts['processes']:>8}{name:>14}{each['median']:>10}{each['peak']:>10}"
-                f"{shown[0]:>18}{shown[1]:>18}{'' if each['flat'] else '  GROWS'}"
+                f"{''.join(f'{text:>18}' for text in shown)}{'' if each['flat'] else '  GROWS'}"
             )
     print("\n".join(f"    LOST: {text}" for text in figures["lost"]) or "    nothing lost")
 
 
 def _slopes(facts: dict[str, Any]) -> list[list[float] | None]:
-    return [facts["slope_per_hour"], facts["later_per_hour"]]
+    return [facts["slope_per_hour"], facts["settled_per_hour"], facts["later_per_hour"]]
 
 
 def main() -> None:

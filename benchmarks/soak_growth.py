@@ -2,7 +2,9 @@
 
 Growth is measured in two ways for each kind of process. `slope`: by a line through the samples of each process, from
 the end of its warm-up on, with one slope for all processes of the kind. `later`: restarted processes are compared by
-their peaks soon after the start: do those that start late in the run need more than those that started early?
+their peaks soon after the start: do those that start late in the run need more than those that started early? A third
+is shown: `settled`, the slope of processes that are older than `SETTLED_S`. What grows ever more slowly (an allocator,
+caches of a library) has a smaller one than in its first minutes, and a leak the same.
 """
 
 import json
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 EVERY_S = 5.0
 BLOCK_S = 60.0  # neighbouring samples are no independent observations; medians of a minute nearly are
 YOUNG_S = 90.0  # restarted processes are compared at this age
+SETTLED_S = 1200.0
 HOUR_S = 3600.0
 SURE = 3.0  # standard errors above zero: less may be chance
 # What a process may grow by in an hour and count as flat: this share of its median, but at least so much. Threads are
@@ -125,6 +128,7 @@ def _growth_of_kind(
     kind: str, processes: Sequence[Sequence[Sample]], warm_up_s: float, calm_s: float, kept_mb: float
 ) -> dict[str, Any]:
     warm = [[each for each in process if each.age_s >= warm_up_s and each.at_s >= calm_s] for process in processes]
+    settled = [[each for each in process if each.age_s >= SETTLED_S] for process in warm]
     figures: dict[str, Any] = {
         "processes": len(processes), "longest_life_s": max(process[-1].age_s for process in processes),
         "kept_mb_per_hour": round(kept_mb, 2),
@@ -138,7 +142,8 @@ def _growth_of_kind(
         allowed = max(least, SHARE * float(np.median(everything))) + (kept_mb if name == "rss_mb" else 0.0)
         figures[name] = {
             "median": round(float(np.median(everything)), 1), "peak": max(everything),
-            "slope_per_hour": _shown(slope), "later_per_hour": _shown(later),
+            "slope_per_hour": _shown(slope), "settled_per_hour": _shown(slope_within(settled, name)),
+            "later_per_hour": _shown(later),
             "flat": not _grows(slope, allowed) and not _grows(later, allowed),
         }  # fmt: skip
     return figures

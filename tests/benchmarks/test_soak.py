@@ -1,6 +1,9 @@
 """What `benchmarks.soak` takes for growth, and for a lost file."""
 
 import json
+import math
+
+import pytest
 
 from benchmarks.chaos_hot_folder import judge
 from benchmarks.soak_growth import Sample, growing, growth, kind_of_child
@@ -35,6 +38,20 @@ def test_memory_and_descriptors_that_grow_with_the_age_of_their_process_are_told
 
     [text] = found(life(1, 0, HOUR_S, descriptors=lambda at_s, age_s: 20 + age_s // 300))
     assert text.startswith("child: descriptors grows: ")
+
+
+def test_what_grows_ever_more_slowly_is_told_from_a_leak_by_its_slope_in_old_processes():
+    slowing = life(1, 0, HOUR_S, rss_mb=lambda at_s, age_s: 100 + 20 * (1 - math.exp(-age_s / 400)))
+    leaking = life(2, 0, HOUR_S, rss_mb=lambda at_s, age_s: 100 + age_s / 400, kind="parent")
+
+    figures = growth(slowing + leaking, WARM_UP_S)
+
+    slopes = {
+        kind: (facts["rss_mb"]["slope_per_hour"][0], facts["rss_mb"]["settled_per_hour"][0])
+        for kind, facts in figures.items()
+    }
+    assert slopes["child"][0] > 4 * slopes["child"][1] > 0
+    assert slopes["parent"] == pytest.approx((9, 9), abs=0.5)
 
 
 def test_growth_within_processes_is_seen_although_each_lives_for_minutes_only():
