@@ -100,8 +100,7 @@ _speakers: list[Speaker] = []  # the process's, while it speaks
 @contextlib.contextmanager
 def speaking() -> Iterator[None]:
     """In this block the process says what it does; one block a process."""
-    # A descriptor of its own: commands send the process's standard error elsewhere while libraries write to it.
-    with open(os.dup(2), "w", encoding="utf-8", errors="backslashreplace") as stream:
+    with _own_stderr() as stream:
         speaker = Speaker(stream, is_terminal=stream.isatty())
         stopped = threading.Event()
         thread = threading.Thread(target=_look_until, args=(speaker, stopped), name="speaker", daemon=True)
@@ -115,6 +114,17 @@ def speaking() -> Iterator[None]:
             _speakers.remove(speaker)
             with contextlib.suppress(OSError):  # a terminal that has gone
                 speaker.clear()
+
+
+@contextlib.contextmanager
+def _own_stderr() -> Iterator[TextIO]:
+    """A descriptor of its own: commands send the process's standard error elsewhere while libraries write to it."""
+    stream = open(os.dup(2), "w", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115  # closing it may fail
+    try:
+        yield stream
+    finally:
+        with contextlib.suppress(OSError):  # what a full log did not take is tried once more
+            stream.close()
 
 
 def _look_until(speaker: Speaker, stopped: threading.Event) -> None:

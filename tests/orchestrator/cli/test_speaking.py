@@ -6,12 +6,13 @@ import pty
 import select
 import subprocess
 import sys
+import threading
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from orchestrator.cli.speaking import LONGEST_S, SILENT_S, Speaker
+from orchestrator.cli.speaking import LONGEST_S, SILENT_S, Speaker, speaking
 from tests.support.published_models import publish_model
 
 ROOT = Path(__file__).parents[3]
@@ -134,3 +135,14 @@ def test_a_command_says_what_it_waits_for(tmp_path):
     shown = shown_on_a_terminal(command, environment, until="measuring a sample of -, ")
 
     assert "\r\x1b[Kmeasuring a sample of -, " in shown
+
+
+def test_a_full_log_ends_neither_the_command_nor_its_last_line(monkeypatch):
+    monkeypatch.setattr("orchestrator.cli.speaking.FIRST_LINE_S", 0.0)
+    monkeypatch.setattr("orchestrator.cli.speaking.os.dup", lambda _: os.open("/dev/full", os.O_WRONLY))
+
+    with speaking():
+        speaker = next(thread for thread in threading.enumerate() if thread.name == "speaker")
+        speaker.join(60)  # ends where nobody reads it
+
+    assert not speaker.is_alive()
