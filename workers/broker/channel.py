@@ -79,6 +79,11 @@ class DoorbellChannel(redis.Channel):
     def _get_client(self) -> Callable[..., DoorbellClient]:
         return functools.partial(DoorbellClient, global_keyprefix=self.global_keyprefix)
 
+    def maybe_refresh_binding_expiry(self) -> None:
+        """Keep bindings of queues that expire; later where the server is away, or takes no writes."""
+        with contextlib.suppress(*SERVER_ERRORS):  # a timer calls it, and would log each with its traceback
+            super().maybe_refresh_binding_expiry()
+
     def _put(self, queue: str, message: Any, **options: Any) -> None:
         """Put a message into a queue; an answer to a ping expires."""
         if queue in ALL_QUEUES:

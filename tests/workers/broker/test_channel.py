@@ -1,6 +1,7 @@
 """What kombu's channel does beside handing out doorbells."""
 
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import redis
@@ -32,6 +33,25 @@ def test_messages_are_put_back_later_where_the_server_is_away_or_takes_no_writes
 def test_a_fault_that_no_server_explains_is_not_hidden():
     with pytest.raises(TypeError):
         restore(TypeError())
+
+
+@pytest.mark.parametrize("err", [redis.ReadOnlyError(), CannotServeError(), redis.ConnectionError()])
+def test_bindings_are_refreshed_later_where_the_server_is_away_or_takes_no_writes(
+    err: Exception, monkeypatch: pytest.MonkeyPatch
+):
+    refresh = Mock(side_effect=err)
+    monkeypatch.setattr("kombu.transport.redis.Channel.maybe_refresh_binding_expiry", refresh)
+
+    object.__new__(DoorbellChannel).maybe_refresh_binding_expiry()
+
+    assert refresh.call_count == 1
+
+
+def test_a_fault_of_refreshing_that_no_server_explains_is_not_hidden(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("kombu.transport.redis.Channel.maybe_refresh_binding_expiry", Mock(side_effect=TypeError))
+
+    with pytest.raises(TypeError):
+        object.__new__(DoorbellChannel).maybe_refresh_binding_expiry()
 
 
 def test_the_channel_of_doorbells_keeps_such_a_record():
