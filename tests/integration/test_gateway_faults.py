@@ -12,6 +12,7 @@ from orchestrator.gateway.inference.targets import Targets
 from tests.support.gateway import make_context, served
 from tests.support.line_worker import enter_line, line_worker, make_line
 from tests.support.published_models import publish_model
+from tests.support.server import wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -55,11 +56,15 @@ def test_a_line_whose_own_server_is_away_leaves_the_others_ready(context, server
         served(context) as gateway,
         httpx2.Client(base_url=gateway.url, timeout=60) as client,
     ):
-        codes = [client.get(f"/health/ready/lines/{line}").status_code for line in ("near", "far")]
-        index = client.post("/v2/repository/index").json()
 
-    assert codes == [200, 503]
-    assert {each["name"]: each["state"] for each in index} == {"near": "READY", "far": "UNAVAILABLE"}
+        def codes() -> list[int]:
+            return [client.get(f"/health/ready/lines/{line}").status_code for line in ("near", "far")]
+
+        def states() -> dict[str, str]:
+            return {each["name"]: each["state"] for each in client.post("/v2/repository/index").json()}
+
+        wait_until(lambda: codes() == [200, 503], what="near alone is ready")
+        wait_until(lambda: states() == {"near": "READY", "far": "UNAVAILABLE"}, what="near alone is listed as ready")
 
 
 def test_lines_of_models_do_not_make_a_gateway_ready_where_no_worker_lives(context, server):
