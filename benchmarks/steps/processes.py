@@ -13,8 +13,8 @@ _MODEL = "struck"  # what a training publishes
 _NUM_LABELLED = 40
 # Of an evaluation's own process there are no steps: it has no checkpoints, and its worker renames what it has made.
 _ONLY_OF_TRAININGS = frozenset({
-    "train.machine", "train.images", "train.checkpoint", "train.later-checkpoint", "train.write", "train.write-rename",
-    "train.publish", "train.publish-rename",
+    "train.machine", "train.images", "train.checkpoint", "train.later-checkpoint", "train.history", "train.write-file",
+    "train.write", "train.write-rename", "train.publish", "train.publish-rename",
 })  # fmt: skip
 
 

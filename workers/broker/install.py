@@ -8,6 +8,7 @@ from typing import Any
 
 from celery import Celery
 from celery.exceptions import WorkerLostError
+from celery.worker import state
 from celery.worker.consumer import Consumer
 from celery.worker.control import Panel
 from celery.worker.loops import asynloop
@@ -18,6 +19,9 @@ from workers.broker.channel import DoorbellChannel
 from workers.log_limit import LogLimit
 
 FORGET_EVERY_S = 60.0
+# Ids of doorbells that were answered. Celery keeps 1,000 for three hours, and asks for the last ones alone: was one
+# answered that a lost connection did not acknowledge?
+ANSWERED_KEPT = 16
 # Pauses between two attempts to reach the server. Celery's grow from 2 to 30 s, in which workers stand still although
 # the server is back.
 PATIENCE = {"interval_start": 0.5, "interval_step": 0.5, "interval_max": 2.0}
@@ -86,6 +90,7 @@ def forget_cancelled(timer: Timer) -> None:
 def install(app: Celery) -> None:
     """Let this process, the parent of a worker, take doorbells and pings only, and go on after errors."""
     redis.Transport.Channel = DoorbellChannel
+    state.successful_requests.maxlen = ANSWERED_KEPT
     app.conf.worker_consumer = f"{__name__}:{RestartingConsumer.__name__}"
     for command in set(Panel.data) - {"ping"}:
         del Panel.data[command]

@@ -7,12 +7,16 @@ from typing import Any
 import pytest
 from celery import Celery
 from celery.exceptions import WorkerLostError
+from celery.utils.collections import LimitedSet
+from celery.worker import state
+from celery.worker.control import Panel
 from kombu import Connection
 from kombu.asynchronous import Hub
 from kombu.asynchronous.timer import Timer
+from kombu.transport import redis
 
 from workers.broker import install
-from workers.broker.install import ConsumerError, RestartingConsumer, forget_cancelled
+from workers.broker.install import ANSWERED_KEPT, ConsumerError, RestartingConsumer, forget_cancelled
 
 CONSUMER: Any = SimpleNamespace(connection_errors=(OSError,), channel_errors=(LookupError,), hub=Hub())
 
@@ -73,6 +77,21 @@ def test_while_doorbells_are_taken_they_are_forgotten_once_a_minute(monkeypatch:
     assert [subject for _, subject in seen] == [timer, timer]
     assert all(0 < wait_s <= install.FORGET_EVERY_S for wait_s, _ in seen)
     assert [each for each in timer.queue if not each.entry.canceled] == []
+
+
+def test_a_worker_remembers_the_last_answered_doorbells_alone(monkeypatch: pytest.MonkeyPatch):
+    answered = LimitedSet(maxlen=1000, expires=10_800)
+    monkeypatch.setattr(state, "successful_requests", answered)
+    monkeypatch.setattr(redis.Transport, "Channel", redis.Channel)
+    monkeypatch.setattr(Panel, "data", dict(Panel.data))
+
+    install.install(Celery())
+    for number in range(3000):
+        answered.add(f"doorbell {number}")
+
+    assert len(answered) == len(answered.as_dict()) == ANSWERED_KEPT
+    assert "doorbell 2999" in answered
+    assert len(answered._heap) < 2 * ANSWERED_KEPT
 
 
 def test_a_lost_connection_leaves_nothing_in_the_event_loop(monkeypatch: pytest.MonkeyPatch):
