@@ -212,7 +212,7 @@ def _put_back(aside: Path, path: Path) -> None:
         try:
             entry.rename(path / entry.name)
         except OSError as err:
-            if err.errno != errno.ENOTEMPTY:  # a folder that the resumed job has made anew stays
+            if err.errno not in (errno.EEXIST, errno.ENOTEMPTY):  # a folder that the resumed job has made anew stays
                 raise
 
 
