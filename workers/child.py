@@ -102,13 +102,12 @@ def memory_watch() -> MemoryWatch:
 def reporting_activity(activity: str) -> Iterator[WorkerContext]:
     """The context; the ledger shows the activity until the block ends."""
     context = worker_context()
-    report_activity(context, activity)
-    memory_watch().num_at_work += 1
-    try:
-        yield context
-    finally:
-        memory_watch().num_at_work -= 1
-        report_activity(context, "draining" if context.draining() else "idle")
+    with memory_watch().at_work():
+        report_activity(context, activity)
+        try:
+            yield context
+        finally:
+            report_activity(context, "draining" if context.draining() else "idle")
 
 
 def report_activity(context: WorkerContext, activity: str) -> None:

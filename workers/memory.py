@@ -4,9 +4,11 @@ Libraries keep memory that they have freed, and may leak. Celery replaces a chil
 says what it uses); one that only serves lines has no tasks, and ends itself.
 """
 
+import contextlib
 import logging
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 
 import psutil
 from billiard import pool
@@ -48,7 +50,8 @@ class MemoryWatch:
         self._end_idle = end_idle
         self._used_bytes = used_bytes
         self._leaving = False
-        self.num_at_work = 0  # tasks
+        self._num_at_work = 0  # tasks
+        self._beginning = threading.Lock()  # held while this process ends: no task begins then
         self._thread = PeriodicCall(self.look, LOOK_S, "memory")
 
     def start(self) -> None:
@@ -60,11 +63,22 @@ class MemoryWatch:
         """Called by billiard after a task: what this process uses; above the limit billiard ends it."""
         return self._used(say=True) // 1024
 
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """A task is at work until the block ends."""
+        with self._beginning:
+            self._num_at_work += 1
+        try:
+            yield
+        finally:
+            self._num_at_work -= 1
+
     def look(self) -> None:
         """End this process if it is idle, and above the limit."""
-        if not self.num_at_work and self._used(say=False) > self._limit:
-            self._used(say=True)
-            self._end_idle()
+        with self._beginning:
+            if not self._num_at_work and self._used(say=False) > self._limit:
+                self._used(say=True)
+                self._end_idle()
 
     def _used(self, *, say: bool) -> int:
         used = self._used_bytes()

@@ -1,6 +1,7 @@
 """Pool children that use too much memory are replaced between two tasks."""
 
 import logging
+import threading
 
 import pytest
 from billiard import pool
@@ -45,14 +46,38 @@ def test_after_a_task_billiard_learns_that_the_limit_is_passed_and_the_reason_is
     ]
 
 
-@pytest.mark.parametrize(("num_at_work", "num_ended"), [(0, 1), (1, 0)])
-def test_a_child_ends_by_itself_only_while_it_is_idle(num_at_work, num_ended):
+def test_a_child_ends_by_itself_only_while_it_is_idle():
     child = Child(3 * 10**9)
-    child.watch.num_at_work = num_at_work
+
+    with child.watch.at_work():
+        child.watch.look()
+    assert (child.num_ended, child.leaves) == (0, [])
 
     child.watch.look()
+    assert (child.num_ended, len(child.leaves)) == (1, 1)
 
-    assert (child.num_ended, len(child.leaves)) == (num_ended, num_ended)
+
+def test_no_task_begins_in_a_child_that_ends(monkeypatch):
+    child = Child(3 * 10**9)
+    order: list[str] = []
+
+    def work() -> None:
+        with child.watch.at_work():
+            order.append("began")
+
+    task = threading.Thread(target=work)
+
+    def end() -> None:
+        task.start()
+        task.join(0.1)
+        order.append("ended")
+
+    monkeypatch.setattr(child.watch, "_end_idle", end)
+
+    child.watch.look()
+    task.join()
+
+    assert order == ["ended", "began"]
 
 
 def test_billiard_asks_the_watch_after_each_task(monkeypatch):
