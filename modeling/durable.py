@@ -10,19 +10,12 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import IO, Annotated, Any, Self, TypeVar, cast
 
-from pydantic import (
-    AfterValidator,
-    ConfigDict,
-    TypeAdapter,
-    ValidationError,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
-)
+from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError, WrapValidator
 
 from modeling.errors import ModelFormatError, ModelingError
 from modeling.names import path_to_text, text_to_path
@@ -138,6 +131,16 @@ def replace_durably(path: Path, data: bytes, *, mode: int | None = 0o644) -> Non
         file.write(data)
 
 
+def rename_answered(source: Path, target: Path) -> None:
+    """Rename a file or folder. Where a network lost the answer, its repetition says that nothing is there any more."""
+    before = source.stat()
+    try:
+        source.rename(target)
+    except FileNotFoundError:
+        if not (target.exists() and os.path.samestat(before, target.stat())):
+            raise
+
+
 def link_once(temporary: Path, path: Path) -> bool:
     """Give the finished file `temporary` its name `path`; the first writer wins.
 
@@ -192,7 +195,7 @@ def replaced_folder(output: Path) -> Iterator[Path]:
         sync_tree(staging)
         if output.exists():
             shutil.rmtree(output)
-        staging.rename(output)
+        rename_answered(staging, output)
         sync(output.parent)
 
 
@@ -218,7 +221,7 @@ def published_output(output: Path) -> Iterator[Path]:
         yield written
         written.chmod(published_mode(output.parent) if written.is_dir() else 0o644)
         sync_tree(staging)
-        written.rename(output)
+        rename_answered(written, output)
         sync(output.parent)
 
 
@@ -243,7 +246,7 @@ def copy_durably(source: Path, target: Path) -> None:
 T = TypeVar("T")
 
 
-def _unchanged(value: object, check: ValidatorFunctionWrapHandler) -> object:
+def _unchanged(value: object, check: Callable[[object], object]) -> object:
     check(value)
     return value
 

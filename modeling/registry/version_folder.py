@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from modeling.durable import copy_durably, staging_folder, sync, write_durable
+from modeling.durable import copy_durably, rename_answered, staging_folder, sync, write_durable
 from modeling.errors import ModelFormatError
 from modeling.registry.card import CARD_FILE, REPORT_FILE
 
@@ -111,7 +111,7 @@ def _take_next_number(copy: Path, folder: Path) -> int:
             continue  # removed since the numbers were read
         _name_report(copy / REPORT_FILE, f"{folder.name}@{number}")
         try:
-            copy.rename(folder / str(number))
+            rename_answered(copy, folder / str(number))
         except OSError as err:
             if err.errno not in _TAKEN:
                 raise

@@ -16,6 +16,7 @@ from modeling.durable import (
     decode_json,
     link_once,
     published_output,
+    rename_answered,
     replace_durably,
     replaced_durably,
     replaced_folder,
@@ -162,6 +163,27 @@ def test_a_link_whose_answer_was_lost_counts(tmp_path, monkeypatch, code):
 
     assert link_once(temporary, path)
     assert path.read_text() == "data"
+
+
+def test_a_rename_whose_answer_was_lost_counts_and_no_other(tmp_path, monkeypatch):
+    rename = Path.rename
+
+    def rename_twice(path, target):
+        rename(path, target)
+        rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename_twice)
+    first, target = tmp_path / "first", tmp_path / "target"
+    first.mkdir()
+
+    rename_answered(first, target)
+
+    assert target.is_dir()
+    other = tmp_path / "other"
+    other.mkdir()
+    monkeypatch.setattr(Path, "rename", lambda path, _: (path.rmdir(), rename(path, tmp_path / "elsewhere")))
+    with pytest.raises(FileNotFoundError):
+        rename_answered(other, target)
 
 
 def test_any_other_trouble_with_a_link_is_told(tmp_path):

@@ -5,7 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
-from modeling.durable import copy_durably, sync, target_of
+from modeling.durable import copy_durably, rename_answered, sync, target_of
 from modeling.names import text_to_path
 from orchestrator.contract.jobs.end import remove_unpublished, unpublished_path
 from orchestrator.contract.jobs.job_folder import JobFolder
@@ -39,7 +39,7 @@ def publish_evaluation(folder: JobFolder, request: EvaluateJobRequest, lease: Fi
 def _put_folder(copy: Path, output: Path) -> None:
     """Rename the copy into place, unless an earlier finalizer did so just before it died."""
     if not os.path.lexists(output):
-        copy.rename(output)
+        rename_answered(copy, output)
         sync(output.parent)
     elif output.is_symlink() or not output.is_dir() or not _same(filecmp.dircmp(copy, output, ignore=[], hide=[])):
         raise PublishError(f"{output} appeared while the job ran; it was left as it is")

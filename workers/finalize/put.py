@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Self
 
-from modeling.durable import link_once, sync, target_of, write_durable
+from modeling.durable import link_once, rename_answered, sync, target_of, write_durable
 from modeling.names import text_to_path
 from orchestrator.contract.jobs.base import give_name
 from orchestrator.contract.jobs.end import unpublished_path
@@ -96,7 +96,7 @@ class _Names:
     def put(self, draft: Path, path: Path) -> None:
         """Give the draft its name, whatever has it."""
         self._given.append(_Name(path, draft.open("rb"), _keep(path, draft)))
-        draft.replace(path)
+        rename_answered(draft, path)
 
     def link(self, draft: Path, path: Path) -> bool:
         """Give the draft its name if nothing has it; returns whether it did."""

@@ -65,8 +65,8 @@ END = (
     Step("end.compare", "workers.finalize.publish:_check_complete", role="child"),
     Step("end.write-summary", _PUT, "disk", inner="fsync", file=".*.summary.tmp", role="child", stated=_CANNOT_WRITE),
     Step("end.confirm", f"{_LEDGER}.renew_finalize_lease", "server", role="child"),
-    Step("end.sidecar", _PUT, "disk", inner="replace", file="*.sources", role="child", stated=_CANNOT_WRITE),
-    Step("end.summary", _PUT, "disk", inner="replace", file="*.summary.json", role="child", stated=_CANNOT_WRITE),
+    Step("end.sidecar", _PUT, "disk", inner="rename", file="*.sources", role="child", stated=_CANNOT_WRITE),
+    Step("end.summary", _PUT, "disk", inner="rename", file="*.summary.json", role="child", stated=_CANNOT_WRITE),
     Step("end.manifest", _PUT, "disk", inner="link", role="child", stated=_CANNOT_WRITE),
     Step("end.facts", "workers.finalize.publish:publish_manifest", "disk", inner="replace", file="summary.json",
          role="child", stated=_CANNOT_WRITE),
@@ -88,9 +88,9 @@ MERGE = (
     Step("merge.keep-manifest", "workers.finalize.keep_base:keep_base", "disk", inner="link", nth=3, role="child"),
     Step("merge.keep-synced", "workers.finalize.keep_base:keep_base", "disk", inner="fsync", role="child",
          stated=_CANNOT_WRITE),
-    Step("merge.sidecar", _PUT, "disk", inner="replace", file="*.sources", role="child", stated=_CANNOT_WRITE),
-    Step("merge.summary", _PUT, "disk", inner="replace", file="*.summary.json", role="child", stated=_CANNOT_WRITE),
-    Step("merge.manifest", _PUT, "disk", inner="replace", file="*.csv", role="child", stated=_CANNOT_WRITE),
+    Step("merge.sidecar", _PUT, "disk", inner="rename", file="*.sources", role="child", stated=_CANNOT_WRITE),
+    Step("merge.summary", _PUT, "disk", inner="rename", file="*.summary.json", role="child", stated=_CANNOT_WRITE),
+    Step("merge.manifest", _PUT, "disk", inner="rename", file="*.csv", role="child", stated=_CANNOT_WRITE),
 )  # fmt: skip
 
 ALL = (*SUBMIT, *SHARD, *END, *MERGE)

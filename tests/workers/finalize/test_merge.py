@@ -324,7 +324,7 @@ def test_a_finalizer_that_was_frozen_between_two_renames_changes_nothing_of_a_la
     merges.write(a="cat", b="bad", c="dog")
     merges.full()
     folder = merges.begin_since()
-    rename, renames, found = Path.replace, [], {}
+    rename, renames, found = Path.rename, [], {}
 
     def freeze(self, target):
         renamed = rename(self, target)
@@ -337,7 +337,7 @@ def test_a_finalizer_that_was_frozen_between_two_renames_changes_nothing_of_a_la
                 found.update({name: path.read_bytes() for name, path in published(merges).items()})
         return renamed
 
-    monkeypatch.setattr(Path, "replace", freeze)
+    monkeypatch.setattr(Path, "rename", freeze)
     with pytest.raises(PublishError):
         publish_manifest(folder, folder.request(), None, FakeFinalizeLease(fence=1))
 
