@@ -19,6 +19,11 @@ class TransientDiskError(Exception):
     """A disk error that may pass: the disk is full, or a remote disk is away. Trying again loses nothing."""
 
 
+def may_not_write(err: PublishError) -> bool:
+    """Whether this machine or user may not write there, where another may."""
+    return isinstance(err.__cause__, OSError) and err.__cause__.errno in (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
 @contextlib.contextmanager
 def publishing_to(output: str) -> Iterator[None]:
     """Raise an OSError as one of the two errors above."""

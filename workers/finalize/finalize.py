@@ -18,15 +18,15 @@ from orchestrator.contract.jobs.parts import part_path
 from orchestrator.contract.jobs.requests import AnyJobRequest, ClassifyRequest, EvaluateJobRequest, TrainJobRequest
 from orchestrator.contract.ledger.ledger import FINALIZE_LEASE_S
 from orchestrator.contract.ledger.record import JobRecord
-from orchestrator.contract.queues import CLASSIFY
+from orchestrator.contract.queues import CLASSIFY, TRAIN
 from workers.context import WorkerContext
-from workers.finalize.errors import PublishError, TransientDiskError, publishing_to
+from workers.finalize.errors import PublishError, TransientDiskError, may_not_write, publishing_to
 from workers.finalize.evaluation import publish_evaluation
 from workers.finalize.incomplete import publish_incomplete, remove_incomplete
 from workers.finalize.join import BadPartError
 from workers.finalize.lease import FinalizeLease, FinalizeLeaseLostError
 from workers.finalize.publish import publish_manifest
-from workers.other_versions import is_of_another_version
+from workers.other_versions import ForOthersError, is_for_others
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +63,11 @@ def _find_outcome(folder: JobFolder, request: AnyJobRequest, context: WorkerCont
     except TransientDiskError as err:
         logger.warning("job %s: %s; trying again when the finalize lease has run out", folder.job, err)
         ledger.report_trouble(folder.job, str(err), worker=context.worker)
+    except ForOthersError:
+        ledger.renew_finalize_lease(folder.job, fence, 0)  # handed back: the next one need not wait for its end
+        raise
     except (PigeonholeError, ModelingError, UnicodeError) as err:
-        if trouble_of(err) or is_of_another_version(err):
+        if trouble_of(err) or is_for_others(err):
             raise  # this worker waits, and tries again, or leaves it to others
         logger.exception("job %s cannot be published", folder.job)
         return make_outcome("failed", record, folder.run, error=str(err))
@@ -83,13 +86,27 @@ def _publish(
         case ClassifyRequest():
             return _keep_incomplete(folder, request, record, lease) or _publish_rows(folder, request, record, lease)
         case TrainJobRequest():
-            with publishing_to(f"model {request.name}"):
-                version = ModelStore(context.settings.models).publish(folder.model, request.name, confirm=lease.confirm)
-                copy_artifacts(ModelVersion.at(folder.model).artifacts, version.artifacts)  # of the engine tested
+            version = _publish_model(folder, request, lease, context)
             return make_outcome("succeeded", record, folder.run, result=version.ref)
         case EvaluateJobRequest():
             result = publish_evaluation(folder, request, lease)
             return make_outcome("succeeded", record, folder.run, result=path_to_text(str(result)))
+
+
+def _publish_model(
+    folder: JobFolder, request: TrainJobRequest, lease: FinalizeLease, context: WorkerContext
+) -> ModelVersion:
+    """Publish the model. A worker that trains nothing may have a store that it can only read: others publish then."""
+    try:
+        with publishing_to(f"model {request.name}"):
+            version = ModelStore(context.settings.models).publish(folder.model, request.name, confirm=lease.confirm)
+            copy_artifacts(ModelVersion.at(folder.model).artifacts, version.artifacts)  # of the engine tested
+            return version
+    except PublishError as err:
+        trainers = context.ledger.live_workers.listeners(TRAIN)
+        if trainers and context.worker not in trainers and may_not_write(err):
+            raise ForOthersError(f"job {folder.job}: {err}") from err
+        raise
 
 
 def _keep_incomplete(
