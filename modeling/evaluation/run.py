@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from modeling.errors import ModelingError
 from modeling.evaluation.request import EVALUATION_FILE, PLOTS_FOLDER, PREDICTIONS_FILE, EvaluateRequest
-from modeling.images.progress import Emit
+from modeling.images.progress import Emit, quiet_phase
 from modeling.metrics.evaluation import Evaluation
 from modeling.metrics.figures import evaluate_answers
 from modeling.registry.card import REPORT_FILE
@@ -27,6 +27,7 @@ def evaluate(request: EvaluateRequest, emit: Emit) -> Evaluation:
 
     check_output(request.output)
     evaluated, evaluation = evaluate_model(request, emit)
+    quiet_phase(emit, "writing the report")
     write_evaluation(evaluated, evaluation)
     return evaluation
 
@@ -34,8 +35,8 @@ def evaluate(request: EvaluateRequest, emit: Emit) -> Evaluation:
 def evaluate_model(request: EvaluateRequest, emit: Emit) -> tuple["Evaluated", Evaluation]:
     """Evaluate as requested, without writing anything.
 
-    Events go to `emit` as they happen: `evaluate` with `num_done` and `num_images`, `note` and `warning` with a
-    `text`. Unreadable images, and images of labels that the model does not know, are counted and listed, and are in
+    Events go to `emit` as they happen: `evaluate` with `num_done` and `num_images`, `phase`, `note` and `warning` with
+    a `text`. Unreadable images, and images of labels that the model does not know, are counted and listed, and are in
     no figure.
 
     Raises:
@@ -49,6 +50,7 @@ def evaluate_model(request: EvaluateRequest, emit: Emit) -> tuple["Evaluated", E
     from modeling.evaluation.write import Evaluated
 
     classifier = load_classifier(request.model, request.device, request.precision, emit)
+    quiet_phase(emit, "looking for images")
     dataset = open_dataset(request.data, request.layout, to_learn=False)
     split = parts_of(request.model)
     if split and request.part != "all":

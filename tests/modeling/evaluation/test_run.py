@@ -14,6 +14,7 @@ from modeling.errors import DataError, ModelFormatError, ModelingError
 from modeling.evaluation.request import EvaluateRequest
 from modeling.evaluation.run import evaluate, evaluate_model
 from modeling.evaluation.write import documents
+from modeling.images.progress import QUIET_S
 from modeling.metrics.calibration import NEVER, Calibration
 from modeling.metrics.evaluation import Evaluation
 from tests.support.images import grey_png, make_idx
@@ -84,7 +85,11 @@ def test_an_evaluation_leaves_figures_predictions_and_a_report_and_the_next_one_
         "nothing_accepted": None,
         **json.loads(json.dumps(evaluation.to_json())),
     }
-    assert events == [{"event": "evaluate", "num_done": 5, "num_images": 5}]
+    assert events == [
+        {"event": "phase", "text": "looking for images", "quiet_s": QUIET_S},
+        {"event": "evaluate", "num_done": 5, "num_images": 5},
+        {"event": "phase", "text": "writing the report", "quiet_s": QUIET_S},
+    ]
     assert "lamps@1" in (out / "report.html").read_text()
     assert "the reference itself" in (out / "report.html").read_text()
 
