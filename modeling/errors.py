@@ -97,11 +97,16 @@ _WORKER_TEXT = re.compile(
 )
 
 
+def names_worker_trouble(text: str) -> bool:
+    """Whether a text, such as a traceback, says that a process lacked files, memory or threads."""
+    return _WORKER_TEXT.search(text) is not None
+
+
 def trouble_of(err: BaseException | None) -> Trouble | None:
     """Whose trouble an exception is, by itself or by what caused it; None for any other exception."""
     while err is not None:
         if isinstance(err, MemoryError) or (
-            not isinstance(err, OSError | ValueError) and _WORKER_TEXT.search(str(err))
+            not isinstance(err, OSError | ValueError) and names_worker_trouble(str(err))
         ):
             return "worker"
         if isinstance(err, OSError) and err.errno in TROUBLE_OF_ERRNO:

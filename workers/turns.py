@@ -4,12 +4,14 @@ import contextlib
 import logging
 import time
 
+from modeling.errors import reason_of
 from orchestrator.contract.ledger.turns import Barred, Turn
 from orchestrator.contract.queues import CLASSIFY, TRAIN
 from orchestrator.contract.server import SERVER_ERRORS
 from workers.classify.slice import classify_slice
 from workers.context import WorkerContext
 from workers.finalize.finalize import end_job
+from workers.other_versions import is_for_others
 from workers.training.run import run_process_job
 from workers.trouble import is_waited_for
 
@@ -58,7 +60,16 @@ def _train(turn: Turn, context: WorkerContext) -> None:
     try:
         run_process_job(turn.job, context)
     except Exception as err:
-        if not is_waited_for(err):
-            with contextlib.suppress(*SERVER_ERRORS):
-                context.ledger.turns.avoid(turn.job, context.worker)
+        with contextlib.suppress(*SERVER_ERRORS):
+            _let_others_first(turn.job, context, err)
         raise
+
+
+def _let_others_first(job: str, context: WorkerContext, err: Exception) -> None:
+    """After an error: what this worker waits for holds up no other training, and others may do without it."""
+    if is_waited_for(err):
+        context.ledger.turns.put_last(job, context.worker)
+        return
+    context.ledger.turns.avoid(job, context.worker)
+    if not (isinstance(err, SERVER_ERRORS) or is_for_others(err)):
+        context.report_trouble(job, f"worker {context.worker}: {reason_of(err)}")

@@ -3,10 +3,10 @@
 The request is a `TrainRequest` or an `EvaluateRequest` as JSON; its key `task` says which (default: `train`).
 stdout: events, one JSON object per line. stderr: the output of libraries. stdin: a pipe that the parent keeps open; if
 it is closed, the parent has died, and this process exits. SIGTERM also ends it. Exit codes: 0 success, 1 an operator's
-mistake or a full disk (reported in an `error` event), 70 a bug (traceback on stderr), 71 no file can be opened now, or
-the storage is away (reported in an `interrupted` event: trying again may help), 72 memory ran out (`memory`), 73 a
-later attempt works on the training (`superseded`), 74 the storage did not give the data or take the model
-(`storage`: trying again may help, and if it does not, the text says what to do), 75 the parent has died.
+mistake or a full disk (reported in an `error` event), 70 a bug (traceback on stderr), 71 no file can be opened or
+thread started now, or the storage is away (reported in an `interrupted` event: trying again may help), 72 memory ran
+out (`memory`), 73 a later attempt works on the training (`superseded`), 74 the storage did not give the data or take
+the model (`storage`: trying again may help, and if it does not, the text says what to do), 75 the parent has died.
 """
 
 import contextlib
@@ -53,7 +53,6 @@ _NO_MEMORY = re.compile(r"can't allocate memory|Cannot allocate memory|bad_alloc
 def main(arguments: Sequence[str]) -> int:
     """Run the request file; returns the exit code."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the parent may have ignored it
-    threading.Thread(target=exit_with_parent, name="parent-watch", daemon=True).start()
     events = take_stdout()
 
     def emit(event: dict[str, Any]) -> None:
@@ -63,6 +62,7 @@ def main(arguments: Sequence[str]) -> int:
             os._exit(EXIT_ORPHANED)
 
     try:
+        threading.Thread(target=exit_with_parent, name="parent-watch", daemon=True).start()
         _run(arguments, emit)
     except SupersededError as err:
         emit({"event": "superseded", "text": str(err)})
@@ -90,14 +90,14 @@ def _explain_mistake(err: ModelingError, emit: Emit) -> int:
 
 def _explain(err: Exception, emit: Emit) -> int:
     """Report an error that says nothing about the request or the code; returns the exit code."""
-    if isinstance(err, OSError) and trouble_of(err):
-        return _interrupted(err, emit)
     if isinstance(err, OSError) and err.errno in _CANNOT_WRITE:
         emit({"event": "error", "error": f"{err}; free disk space, then resume the job"})
         return EXIT_MISTAKE
     if isinstance(err, MemoryError) or (isinstance(err, RuntimeError) and _NO_MEMORY.search(str(err))):
         emit({"event": "memory", "text": " ".join(str(err).split())[:300] or "memory ran out"})
         return EXIT_MEMORY
+    if trouble_of(err):
+        return _interrupted(err, emit)
     return EXIT_BUG
 
 

@@ -1,6 +1,8 @@
 """A worker that lacks files, memory or threads waits, says so, and costs its jobs nothing."""
 
+import contextlib
 import errno
+import json
 import sys
 from datetime import UTC, datetime
 from functools import partial
@@ -23,13 +25,19 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def handle(context, monkeypatch):
+def handle(answer):
     """The task of a classify doorbell, with short pauses."""
+    return partial(answer, "classify")
+
+
+@pytest.fixture
+def answer(context, monkeypatch):
+    """The tasks of all queues, with short pauses."""
     monkeypatch.setattr(child, "worker_context", lambda: context)
-    monkeypatch.setattr(child, "memory_watch", lambda: SimpleNamespace(num_at_work=0))
+    monkeypatch.setattr(child, "memory_watch", lambda: SimpleNamespace(at_work=contextlib.nullcontext))
     monkeypatch.setattr(trouble, "PAUSES_S", (0.0,))
     monkeypatch.setattr(tasks, "_back_off", trouble.BackOff())
-    return partial(tasks._handle, "classify")
+    return tasks._handle
 
 
 @pytest.fixture
@@ -125,25 +133,81 @@ def test_a_result_that_cannot_be_published_for_want_of_descriptors_is_no_failure
 
 
 @pytest.fixture
-def training(settings, ledger):
+def submit(settings, ledger):
+    """Submits trainings."""
+
+    def make():
+        now = datetime.now(UTC)
+        train = {"data": "/in", "architecture": "mlp"}
+        request = TrainJobRequest(job=new_job_id("train"), created=now, source="/in", name="bars", train=train)
+        folder = JobFolder.create(settings, request)
+        ledger.create(folder.job, {"kind": "train", "listed": 1, "num_shards": 1})
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def training(submit):
     """A training that was submitted."""
-    now = datetime.now(UTC)
-    train = {"data": "/in", "architecture": "mlp"}
-    request = TrainJobRequest(job=new_job_id("train"), created=now, source="/in", name="bars", train=train)
-    folder = JobFolder.create(settings, request)
-    ledger.create(folder.job, {"kind": "train", "listed": 1, "num_shards": 1})
-    return folder
+    return submit()
 
 
-def test_a_training_that_was_interrupted_is_handed_back_and_that_is_no_attempt(training, context, ledger, monkeypatch):
-    code = """import sys; print('{"event": "interrupted", "text": "Input/output error"}'); sys.exit(71)"""
-    monkeypatch.setattr(process, "launcher", lambda *, distributed: [sys.executable, "-c", code])
+@pytest.fixture
+def ends(monkeypatch):
+    """Lets the processes of trainings end with an event and an exit code."""
+
+    def make(event, code, **facts):
+        script = f"import sys; print({json.dumps(json.dumps({'event': event, **facts}))}); sys.exit({code})"
+        monkeypatch.setattr(process, "launcher", lambda *, distributed: [sys.executable, "-c", script])
+
+    return make
+
+
+def test_a_training_that_was_interrupted_is_handed_back_and_that_is_no_attempt(training, context, ledger, ends):
+    ends("interrupted", 71, text="Input/output error")
 
     with pytest.raises(ProcessInterruptedError, match="the training was interrupted: Input/output error"):
         run_process_job(training.job, context)
 
     assert (ledger.record(training.job).state, ledger.record(training.job).error) == ("running", "")
     assert ledger.claim(training.job, "w2", 60).attempt == 1
+
+
+def test_a_training_whose_memory_always_runs_out_fails_whatever_it_says(training, context, ledger, ends):
+    ends("memory", 72, text="DefaultCPUAllocator: can't allocate memory: you tried to allocate 8000000000000 bytes.")
+
+    run_process_job(training.job, context)
+
+    record = ledger.record(training.job)
+    assert record.state == "cancelling"
+    assert "can't allocate memory: you tried to allocate 8000000000000 bytes.; it died 3 times" in record.error
+
+
+def test_a_training_that_waits_for_its_storage_holds_up_no_other(answer, submit, ledger, bells, ends):
+    ends("interrupted", 71, text="Input/output error")
+    first, second = submit().job, submit().job
+    ledger.client.hset(f"{{pigeonhole}}:job:{second}", "created_ms", 2**52)
+
+    answer("train", {"version": 1, "job": second})
+
+    assert ledger.record(first).trouble == "worker w1: the training was interrupted: Input/output error"
+    assert bells.rung == [("train", first)]
+    assert [ledger.turns.next_training(first, worker) for worker in ("w1", "w2")] == [second, first]
+
+
+def test_an_unexpected_error_at_a_training_is_shown_and_leaves_it_to_others(answer, training, ledger, monkeypatch):
+    def fail(*args, **kwargs):
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "/opt/old/bin/python")
+
+    monkeypatch.setattr(process.subprocess, "Popen", fail)
+
+    with pytest.raises(FileNotFoundError):
+        answer("train", {"version": 1, "job": training.job})
+
+    trouble = "worker w1: FileNotFoundError: [Errno 2] No such file or directory: '/opt/old/bin/python'"
+    assert ledger.record(training.job).trouble == trouble
+    assert [ledger.turns.next_training(training.job, worker) for worker in ("w1", "w2")] == [None, training.job]
 
 
 def test_a_training_whose_process_cannot_be_started_is_handed_back(training, context, ledger, monkeypatch):

@@ -349,6 +349,17 @@ def test_a_training_that_a_worker_cannot_do_is_left_to_others(ledger):
     assert [ledger.turns.next_training(first, worker) for worker in ("w1", "w2")] == [second, first]
 
 
+def test_a_training_that_a_worker_puts_last_comes_after_all_others_there_and_alone_it_is_taken(ledger):
+    first, second = (
+        enter(ledger, number, priority, kind="train", shards=1) for number, priority in enumerate(["high", "low"])
+    )
+    ledger.turns.put_last(first, "w1")
+
+    assert [ledger.turns.next_training(first, worker) for worker in ("w1", "w2")] == [second, first]
+    ledger.claim(second, "w1", 600)
+    assert ledger.turns.next_training(first, "w1") == first
+
+
 def test_one_doorbell_goes_on_until_no_job_has_work(settings, ledger, context, bells, tmp_path):
     paths = make_images(tmp_path / "in", [0, 50, 100, 150, 200, 250])
     folders = []

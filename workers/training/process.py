@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 import psutil
 
-from modeling.training.process import CHILD_ENVIRONMENT
+from modeling.errors import names_worker_trouble
+from modeling.training.process import CHILD_ENVIRONMENT, EXIT_MISTAKE
 from orchestrator.contract.home import library_folders
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.ledger.ledger import Claim
@@ -30,7 +31,9 @@ START_S = 600.0  # until the first event: a process on a slow disk takes minutes
 LONGEST_TICK_S = 2.0  # that counts as silence: a worker that was frozen has not listened
 MAX_LOG_BYTES = MAX_BYTES  # of the log, and as much of the one before; a library may complain of every image
 LAST_LINES = 5  # of the log, in the error of a process that crashed
-ASKED_TO_STOP = "it was asked to stop"  # by a signal that the whole worker may get, too
+ASKED_TO_STOP = "it was asked to stop"  # by a signal that the whole worker got, too
+MEANT_FOR_ALL_S = 2.0  # after a process was stopped by a signal, until the worker has got it, too
+_POLL_S = 0.1
 _NOT_KEPT = ("steps", "validate")  # signs of life, for who watches now
 
 Kind = Literal["finished", "stopped", "superseded", "interrupted", "storage", "memory", "hung", "killed", "failed"]
@@ -81,6 +84,7 @@ class WatchedProcess:
         self._silent_s, self._may_be_silent_s = 0.0, max(START_S, context.settings.training_stall_s)
         self._ticked_at = time.monotonic()
         self._latest, self._server_away = "", False
+        self._at_work, self._trouble_ended = False, False
 
     def run(self, request_path: Path) -> Ending:
         """Run the process to its end."""
@@ -125,6 +129,7 @@ class WatchedProcess:
             return
         self._silent_s = 0.0
         self._may_be_silent_s = max(self._context.settings.training_stall_s, float(event.get("quiet_s") or 0))
+        self._at_work = self._at_work or kind == "epoch" or "num_done" in event
         self._said = event if kind in ("error", "interrupted", "storage", "memory", "superseded") else {}
         if kind not in _NOT_KEPT:
             append_event(self._folder.events, {**event, "attempt": self._number})
@@ -137,6 +142,9 @@ class WatchedProcess:
         """Enter the last event into the ledger; while the server is away, that is left to the ticks."""
         try:
             self._context.ledger.report_progress(self._folder.job, self._latest, self._claim)
+            if self._at_work and not self._trouble_ended:
+                self._context.ledger.end_trouble(self._claim)
+                self._trouble_ended = True
             self._server_away = False
         except SERVER_ERRORS as err:
             logger.log(logging.DEBUG if self._server_away else logging.WARNING, "cannot forward an event: %s", err)
@@ -159,7 +167,7 @@ class WatchedProcess:
             return Ending("stopped", self._stopped)
         if self._hung:
             return Ending("hung", f"the {name} showed no sign of life for {self._may_be_silent_s:.0f} s and was ended")
-        if code in (-signal.SIGTERM, -signal.SIGINT):
+        if code in (-signal.SIGTERM, -signal.SIGINT) and self._worker_stops():
             return Ending("stopped", ASKED_TO_STOP)
         if kind in ("superseded", "interrupted", "storage"):
             return Ending(kind, text)
@@ -172,7 +180,22 @@ class WatchedProcess:
         if code < 0 or is_distributed(distributed=self._spec.distributed):  # torchrun hides the signal
             how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
             return Ending("killed", f"the {name} {how}")
-        return Ending("failed", f"the process ended with exit code {code}: {last_lines(self._log)}")
+        return self._unexplained(code)
+
+    def _unexplained(self, code: int) -> Ending:
+        """The ending by an exit code alone. What a process lacks it says itself, unless it could not even start."""
+        last = last_lines(self._log)
+        kind: Kind = "interrupted" if code == EXIT_MISTAKE and names_worker_trouble(last) else "failed"
+        return Ending(kind, f"the process ended with exit code {code}: {last}")
+
+    def _worker_stops(self) -> bool:
+        """Whether a signal that ended the process was meant for the whole worker, which knows that in a moment."""
+        until = time.monotonic() + MEANT_FOR_ALL_S
+        while not self._context.draining():
+            if time.monotonic() > until:
+                return False
+            time.sleep(_POLL_S)
+        return True
 
     def _start(self, request_path: Path, log: int) -> subprocess.Popen[str]:
         """Start the process; the pipe on its standard input closes when this process dies."""

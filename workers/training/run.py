@@ -15,10 +15,11 @@ from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.jobs.job_version import begin_with
 from orchestrator.contract.ledger.ledger import Claim
 from orchestrator.contract.queues import FINALIZE, TRAIN
+from orchestrator.contract.server import SERVER_ERRORS
 from workers.context import WorkerContext
 from workers.leases import Leases
-from workers.other_versions import is_of_another_version
-from workers.training.process import ASKED_TO_STOP, Ending, WatchedProcess, append_event, last_lines
+from workers.other_versions import is_for_others
+from workers.training.process import Ending, WatchedProcess, append_event, last_lines
 from workers.training.specs import ProcessSpec, process_spec
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ def run_process_job(job: str, context: WorkerContext) -> None:
         try:
             finished = spec.result.exists() or process_job.run()
         except (ProcessFailedError, ModelingError, UnicodeError) as err:
-            if trouble_of(err) or is_of_another_version(err):
+            if not isinstance(err, ProcessFailedError) and (trouble_of(err) or is_for_others(err)):
                 raise  # this worker hands the job back, and waits
             ledger.cancel(job, run=folder.run, reason=f"{spec.name} failed: {err}")
             finished = False
@@ -68,6 +69,13 @@ def run_process_job(job: str, context: WorkerContext) -> None:
             ledger.commit(claim, num_rows=0, num_failed=0)
             leases.drop(claim)
     _ring_next(job, process_job, context)
+
+
+def _is_unexpected(err: Exception) -> bool:
+    """Whether an error of this side of an attempt says nothing of what is lacking: it may be so on every worker."""
+    known = (ModelingError, *SERVER_ERRORS)
+    full = isinstance(err, OSError) and err.errno in _CANNOT_WRITE
+    return not (isinstance(err, known) or full or trouble_of(err))
 
 
 def _ring_next(job: str, process_job: "ProcessJob", context: WorkerContext) -> None:
@@ -109,10 +117,10 @@ class ProcessJob:
             ending = self._make(attempt)
             if ending.kind == "finished":
                 return True
-            if ending.kind == "failed":
-                raise ProcessFailedError(ending.text)
             if ending.kind == "stopped" or not self._holds():
                 return False
+            if ending.kind == "failed":
+                raise ProcessFailedError(ending.text)
             if ending.died:
                 self._after_death(ending)
             if ending.kind in ("interrupted", "storage"):  # another worker's storage may be well
@@ -142,11 +150,15 @@ class ProcessJob:
             request_path = self._write_request(attempt, output)
             self._process = WatchedProcess(self._context, self._folder, self._spec, self._claim, number)
             ending = self._process.run(request_path)
-            self.drained = self.drained or self._context.draining() or ending.text == ASKED_TO_STOP
+            self.drained = self.drained or self._context.draining()
             if ending.kind == "finished":
                 ending = self._keep_result(output)
         except BaseException as err:
-            self._end(number, Ending("failed", f"{type(err).__name__}: {err}"))
+            unexpected = isinstance(err, Exception) and _is_unexpected(err)
+            ending = Ending("killed" if unexpected else "failed", f"{type(err).__name__}: {err}")
+            self._end(number, ending)
+            if unexpected:
+                self._after_death(ending)
             raise
         finally:
             self._process = None

@@ -17,7 +17,8 @@ logger = logging.getLogger(__name__)
 class BudgetClock:
     """Runs from when it is made. Each attempt notes in a file of its own in the work folder what it has spent.
 
-    What an attempt spent in the last seconds before it died is not counted.
+    What an attempt spent in the last seconds before it died is not counted, nor what it spent before its first step if
+    it died before that.
     """
 
     def __init__(

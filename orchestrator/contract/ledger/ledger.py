@@ -244,6 +244,10 @@ class Ledger:
         """Record what keeps a job from making progress; the next commit removes it."""
         self._run("note", [self._job(job)], ["trouble", trouble])
 
+    def end_trouble(self, claim: Claim) -> None:
+        """Remove it before a commit: the holder of the job's shard makes progress."""
+        self._run("note", [self._job(claim.job)], ["trouble", "", claim.shard, claim.fence])
+
     # The end
 
     def take_finalize_lease(self, job: str, worker: str, lease_s: float) -> tuple[State, int | None]:

@@ -46,6 +46,7 @@ def test_a_request_that_cannot_be_understood_is_one_event_and_exit_code_1(tmp_pa
         ("OSError(errno.ENOSPC, 'No space left on device')", 1, ["error"]),
         ("MemoryError()", 72, ["memory"]),
         ("RuntimeError('CUDA out of memory. Tried to allocate 2 GiB')", 72, ["memory"]),
+        ('RuntimeError("can\'t start new thread")', 71, ["interrupted"]),
         ("RuntimeError('mat1 and mat2 shapes cannot be multiplied')", 70, []),
         ("SupersededError('attempt 2 has begun')", 73, ["superseded"]),
         ("DataError('no images')", 1, ["error"]),

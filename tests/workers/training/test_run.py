@@ -44,12 +44,16 @@ class OneClaim:
         self.lost: set[int] = set()
         self.state = "running"
         self.progress: list[str] = []
+        self.num_troubles_ended = 0
 
     def renew(self, *_):
         return self.state, self.lost
 
     def report_progress(self, job, progress, claim):
         self.progress.append(progress)
+
+    def end_trouble(self, claim):
+        self.num_troubles_ended += 1
 
 
 @pytest.fixture
@@ -130,6 +134,73 @@ def test_workers_that_die_before_they_start_a_process_fail_the_job_although_ther
 def test_memory_that_runs_out_in_the_process_is_a_death_and_named(job, folder):
     with pytest.raises(ProcessFailedError, match="the training ran out of memory: can't allocate; it died 3 times"):
         job("say(event='memory', text=\"can't allocate\"); sys.exit(72)").run()
+
+
+STOPS_ITSELF = "os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)"
+
+
+def test_a_process_that_alone_is_stopped_by_a_signal_has_died(job, folder, monkeypatch):
+    monkeypatch.setattr(process, "MEANT_FOR_ALL_S", 0.0)
+
+    with pytest.raises(ProcessFailedError, match="killed by signal 15; it died 3 times"):
+        job(STOPS_ITSELF).run()
+
+    assert ends_of(folder) == [("the training was killed by signal 15", True, False)] * 3
+
+
+def test_a_process_that_is_stopped_with_its_worker_has_not_died(job, folder, context):
+    asked = iter([False, False])
+    context.draining = lambda: next(asked, True)  # the worker gets the signal a little later
+    made = job(STOPS_ITSELF)
+
+    assert not made.run()
+
+    assert (made.drained, ends_of(folder)) == (True, [("it was asked to stop", False, False)])
+
+
+@pytest.mark.parametrize(
+    ("code", "raised"), [(1, ProcessInterruptedError), (70, ProcessFailedError)], ids=["at its start", "a bug"]
+)
+def test_a_process_that_cannot_even_start_for_want_of_files_is_waited_for(job, folder, code, raised):
+    with pytest.raises(raised, match=f"ended with exit code {code}: .*OSError: .Errno 24. Too many open files"):
+        job(f"sys.stderr.write('OSError: [Errno 24] Too many open files'); sys.exit({code})").run()
+
+    assert [died for _, died, _ in ends_of(folder)] == [False]
+
+
+def test_an_unexpected_error_of_the_worker_is_a_death_of_the_attempt(job, folder, monkeypatch):
+    def fail(*args, **kwargs):
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "/opt/old/bin/python")
+
+    monkeypatch.setattr(process.subprocess, "Popen", fail)
+    made = job("finish()")
+
+    for _ in range(2):
+        with pytest.raises(FileNotFoundError):
+            made.run()
+    with pytest.raises(ProcessFailedError, match=r"FileNotFoundError: .*/opt/old/bin/python.*; it died 3 times"):
+        made.run()
+
+    assert [died for _, died, _ in ends_of(folder)] == [True] * 3
+
+
+def test_a_trouble_ends_once_an_attempt_makes_progress(job, ledger):
+    job("say(event='note', text='looking'); say(event='steps', num_done=1); say(event='epoch'); finish()").run()
+
+    assert ledger.num_troubles_ended == 1
+
+
+def test_a_trouble_stays_while_an_attempt_only_begins(job, ledger):
+    job("say(event='note', text='looking'); finish()").run()
+
+    assert ledger.num_troubles_ended == 0
+
+
+def test_an_error_of_a_process_whose_worker_has_lost_its_claim_says_nothing_of_the_job(job, ledger, monkeypatch):
+    answers = iter([("running", set())])
+    monkeypatch.setattr(ledger, "renew", lambda *_: next(answers, ("running", {0})))
+
+    assert not job("sys.exit(70)").run()
 
 
 def test_an_error_that_the_process_reports_ends_the_job_at_once(job, folder):
