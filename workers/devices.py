@@ -3,13 +3,13 @@
 import fcntl
 import os
 import stat
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from orchestrator.contract.devices import list_gpus
 from orchestrator.contract.errors import UnavailableError, UsageError
+from orchestrator.contract.run_folder import machine_folder
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def _lock_all(folder: Path, gpus: list[int]) -> tuple[IO[str], ...]:
 
 def _lock_folder() -> Path:
     """Locks belong to this machine, unlike PIGEONHOLE_HOME, which many machines share."""
-    return Path(tempfile.gettempdir()) / f"pigeonhole-{os.getuid()}"
+    return machine_folder() / f"pigeonhole-{os.getuid()}"
 
 
 def _try_lock(folder: Path, gpu: int) -> IO[str] | None:

@@ -29,6 +29,13 @@ def own_run_folder() -> Path:
     return folder
 
 
+def machine_folder() -> Path:
+    """The folder of temporary files that this process was started with: others on this machine find there what is not
+    its own alone.
+    """
+    return own_run_folder().parent
+
+
 def use_run_folder(folder: Path) -> None:
     """Temporary files of this process and of those that it starts go into a run folder."""
     if len(os.fsencode(folder)) + _SOCKET_BELOW <= _LONGEST_SOCKET_PATH:

@@ -1,3 +1,8 @@
+import os
+import subprocess
+import sys
+import tempfile
+
 import pytest
 
 from orchestrator.contract.errors import UnavailableError, UsageError
@@ -16,6 +21,33 @@ def test_two_workers_take_two_gpus_and_a_third_is_refused(tmp_path):
         take_device("auto", gpus=[0, 1], locks=tmp_path)
     assert str(refused.value) == ("other workers hold GPU 0, 1; stop one, or start this one with --device cpu")
     release(first, second)
+
+
+_TAKE = """
+import sys
+from orchestrator.contract.run_folder import own_run_folder
+own_run_folder()
+from workers.devices import take_device
+device = take_device("auto", gpus=[0, 1])
+print(device.name, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_workers_of_one_machine_see_the_gpus_that_each_other_took():
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="ph-") as temporary:  # short enough for run folders
+        workers = [
+            subprocess.Popen(
+                [sys.executable, "-c", _TAKE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                env=os.environ | {"TMPDIR": temporary},
+            )
+            for _ in range(2)
+        ]  # fmt: skip
+        try:
+            assert sorted(worker.stdout.readline() for worker in workers) == ["cuda:0\n", "cuda:1\n"]
+        finally:
+            for worker in workers:
+                worker.communicate()
 
 
 def test_a_gpu_is_free_again_when_its_worker_has_ended(tmp_path):
