@@ -210,10 +210,14 @@ class Stack:
                     f"a server listens at {redact(url)} without the lock of {self._data}: an older version started it, "
                     "or that folder was replaced; stop that server, then run `pigeonhole up` again"
                 )
-            self._stop(list(running.values()))  # workers of a server that has ended
+            others = dict(running)
             running.clear()
-            self._found.clear()
             self._start_server(running, lock, listen)
+            if self._url() == url:
+                running.update(others)  # workers and the gateway wait for it there
+            else:
+                self._stop(list(others.values()))
+                self._found.difference_update(others)
         finally:
             if lock is not None:
                 os.close(lock)
@@ -234,7 +238,7 @@ class Stack:
                 f"a server works on {self._data} but does not answer ({fault}); correct that, or {cure}; "
                 f"its log: {self.folder / SERVER_LOG}"
             )
-        self._write_url(url)
+        replace_durably(self.folder / "url", url.encode(), mode=0o600)
 
     def _check_same_place(self, listen: Listen | None) -> None:
         """Raises UsageError where the server that runs listens elsewhere than asked for."""
@@ -270,7 +274,7 @@ class Stack:
         self._record(running)  # before the server answers, so that `down` knows it in any case
         client = connect(url)
         wait_until_ready(process, lambda: bool(client.ping()), SERVER_START_S, stop_s=SERVER_STOP_S)
-        self._write_url(url)
+        replace_durably(self.folder / "url", url.encode(), mode=0o600)
         if shared is None:
             forget_shared_server(self._settings.home)
         elif listen is not None:
@@ -322,9 +326,6 @@ class Stack:
                 if url := read(path.read_text(encoding="utf-8", errors="surrogateescape")):
                     return url
         return None
-
-    def _write_url(self, url: str) -> None:
-        replace_durably(self.folder / "url", url.encode(), mode=0o600)
 
     # Stopping
 

@@ -211,6 +211,23 @@ def test_up_recovers_when_everything_was_killed(standing_home: Home, tmp_path: P
     standing_home.run_ok("classify", str(tmp_path / "in"), "--model", "digits", "-o", str(tmp_path / "out.csv"))
 
 
+def test_workers_and_gateway_go_on_with_the_server_that_takes_the_place_of_one_that_died(
+    standing_home: Home, tmp_path: Path
+):
+    make_pngs(tmp_path / "in", 3)
+    before = json.loads(standing_home.run_ok("up", "--json", "--gateway", f"127.0.0.1:{free_port()}"))
+    server, *others = [(process["name"], process["pid"]) for process in before]
+    psutil.Process(server[1]).kill()
+    wait_until(lambda: not psutil.pid_exists(server[1]), what="the server is gone")
+
+    standing_home.run_ok("classify", str(tmp_path / "in"), "--model", "digits", "-o", str(tmp_path / "out.csv"))
+
+    after = standing_home.up()
+    assert (after[0][0], after[0][1] != server[1]) == ("server", True)
+    assert sorted(after[1:]) == sorted(others)
+    assert sorted(json.loads(standing_home.run_ok("down", "--json"))) == ["gateway", "server", "worker-cpu"]
+
+
 def test_a_server_of_another_pid_namespace_is_found_by_its_lock_and_stopped_through_its_socket(standing_home: Home):
     inside = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc", *COMMAND]
     environment = os.environ | {"PIGEONHOLE_HOME": str(standing_home.path), "CUDA_VISIBLE_DEVICES": ""}
