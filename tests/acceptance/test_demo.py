@@ -133,14 +133,19 @@ def test_the_demo_of_a_line_accounts_for_every_card_although_a_worker_is_killed_
     assert descendants() - before == set()
 
 
-def test_an_interrupt_of_the_demo_of_a_line_leaves_nothing_running(tmp_path: Path, adopting: None):
+@pytest.mark.parametrize(
+    ("options", "number", "code"), [(["--line"], signal.SIGINT, 130), ([], signal.SIGTERM, 143)], ids=["line", "page"]
+)
+def test_a_demo_that_is_interrupted_leaves_nothing_running(
+    tmp_path: Path, adopting: None, options: list[str], number: int, code: int
+):
     before = descendants()
 
-    demo = start_demo(tmp_path / "demo", dict(os.environ), "--line")
-    whole = "the demo, its server and its two workers run"
+    demo = start_demo(tmp_path / "demo", dict(os.environ), *options)
+    whole = "the demo, its server and a worker with its child run"
     wait_until(lambda: len(descendants() - before) >= 4 or demo.poll() is not None, what=whole, timeout_s=90)
-    demo.send_signal(signal.SIGINT)
+    demo.send_signal(number)
     _, err = demo.communicate(timeout=90)
 
-    assert demo.returncode == 130, err
+    assert demo.returncode == code, err
     assert descendants() - before == set()

@@ -44,12 +44,12 @@ def demo(line: bool, output: Path | None, seed: int, as_json: bool) -> None:
     from modeling.durable import target_of
 
     folder = target_of(Path.cwd() / (output or (LINE_OUTPUT if line else PAGE_OUTPUT)))
-    if line:
-        from orchestrator.cli.demo.line_report import run_line_demo
+    with cleaned_up_when_terminated():
+        if line:
+            from orchestrator.cli.demo.line_report import run_line_demo
 
-        with cleaned_up_when_terminated():
             run_line_demo(folder, seed, as_json=as_json)
-    else:
-        from orchestrator.cli.demo.page import run_page_demo
+        else:
+            from orchestrator.cli.demo.page import run_page_demo
 
-        run_page_demo(folder, seed, as_json=as_json)
+            run_page_demo(folder, seed, as_json=as_json)
