@@ -17,10 +17,16 @@ from orchestrator.contract.access import explain_refused_write
 from orchestrator.contract.errors import ExitCode, NotFoundError, PigeonholeError, TakenError, UnavailableError
 from orchestrator.contract.home import check_server, join_server, read_home_id
 from orchestrator.contract.jobs.base import BaseFiles
-from orchestrator.contract.jobs.end import conclude, make_outcome, stopped_outcome, too_many_failures
+from orchestrator.contract.jobs.end import (
+    conclude,
+    enter_outcome,
+    make_outcome,
+    stopped_outcome,
+    too_many_failures,
+)
 from orchestrator.contract.jobs.history import note
 from orchestrator.contract.jobs.job_folder import JobFolder, Outcome, new_job_id
-from orchestrator.contract.jobs.listing import ListingFacts
+from orchestrator.contract.jobs.listing import ListingFacts, read_facts
 from orchestrator.contract.jobs.recovering_ledger import RecoveringLedger
 from orchestrator.contract.jobs.requests import (
     AnyJobRequest,
@@ -150,7 +156,7 @@ class JobClient:
         if merge is not None:
             source.paths = merge.paths(folder.work, source.paths, partial(on_listing, folder.job))
         lister = Lister(folder, request, self.ledger, self.ring)
-        told = False
+        entered, told = None, False
         try:
             entered = self._enter(folder, request, {"listed": 0})
             if entered.existed:
@@ -165,6 +171,10 @@ class JobClient:
                 lister.fail(PigeonholeError(reason))
                 raise PigeonholeError(f"job {folder.job} ends: {reason}") from err
             raise self._refuse(folder, request, err, lister) from err
+        except PigeonholeError as err:  # the source cannot be read to its end
+            if entered is not None and (told or not self._withdraw(folder, request)):
+                lister.fail(err)
+            raise
         except BaseException as err:
             lister.fail(err)
             if isinstance(err, KeyboardInterrupt):
@@ -204,19 +214,25 @@ class JobClient:
         Where a worker has begun already, the job ends with that error instead.
         """
         reason = explain_refused_write(err, folder.path)
+        if self._withdraw(folder, request):
+            return PigeonholeError(f"nothing was submitted: {reason}")
+        if lister is not None:
+            lister.fail(PigeonholeError(reason))
+        return PigeonholeError(f"job {folder.job} ends: {reason}")
+
+    def _withdraw(self, folder: JobFolder, request: AnyJobRequest) -> bool:
+        """Leave nothing of a job whose submission failed; False where a worker has begun, or may have."""
         with contextlib.suppress(OSError):
             folder.retire()  # first: a worker enters no job that is not active, once the ledger has forgotten it
         try:
             if withdraw_job(request, self.ledger):
                 folder.discard()
-                return PigeonholeError(f"nothing was submitted: {reason}")
+                return True
         except SERVER_ERRORS as away:
             logger.warning("cannot withdraw job %s from the server, a worker will end it: %s", folder.job, away)
         with contextlib.suppress(OSError):
             folder.activate()
-        if lister is not None:
-            lister.fail(PigeonholeError(reason))
-        return PigeonholeError(f"job {folder.job} ends: {reason}")
+        return False
 
     def cancel(self, job: str) -> str:
         """Cancel a job; returns its state after that."""
@@ -248,15 +264,20 @@ class JobClient:
         return conclude(folder, stopped_outcome(request, ledger.record(folder.job), folder.run, fence), ledger)
 
     def _earlier(self, key: str, prepared: Prepared) -> str | None:
-        """The job that the idempotency key already stands for."""
+        """The job that the idempotency key stands for already. One whose submission failed is none: repeat it."""
         job = self.ledger.job_of_submission(key)
         if job is None:
             return None
         try:
-            earlier = JobFolder.open(self.settings, job).request()
+            folder = JobFolder.open(self.settings, job)
+            earlier = folder.request()
         except NotFoundError as err:
             why = f"idempotency key {key!r} stands for job {job}, whose folder was removed; use a new key"
             raise NotFoundError(why) from err
+        if (outcome := folder.outcome()) is not None and _has_never_begun(folder, earlier, outcome):
+            enter_outcome(folder, outcome, RecoveringLedger(self.ledger, self.settings))
+            self.ledger.free_submission(key, job)
+            return None
         if not prepared.repeats(earlier):
             raise TakenError(f"idempotency key {key!r} stands for another request, job {job}; use a new key")
         return job
@@ -293,3 +314,10 @@ class JobClient:
         if verdict == "conflict":
             raise TakenError(f"idempotency key {request.idempotency_key!r} stands for another request, job {job}")
         raise TakenError(f"job {job} will write {output_of(request)}; wait for it, or name another output")
+
+
+def _has_never_begun(folder: JobFolder, request: AnyJobRequest, outcome: Outcome) -> bool:
+    """Whether a job that has ended is a submission that failed: listed only in part, or never begun by a worker."""
+    if outcome.state != "failed" or outcome.too_many_failures:
+        return False
+    return read_facts(folder.work) is None if isinstance(request, ClassifyRequest) else not folder.attempts.exists()

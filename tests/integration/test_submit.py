@@ -6,8 +6,10 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import redis
 
 from modeling.registry.card import CARD_FILE
 from modeling.registry.store import ModelVersion
@@ -255,6 +257,50 @@ def test_a_submission_that_the_disk_refuses_leaves_no_job_no_folder_and_no_entry
     assert client.ledger.client.keys("*:job:*") == client.ledger.client.keys("*:submission:*") == []
     assert client.ledger.owner_of_output(str(Path.cwd() / "out.csv")) is None
     assert not submit(client, spec).existed  # the disk has space again
+
+
+def test_a_source_that_cannot_be_read_to_its_end_leaves_nothing_either(
+    client: JobClient, version: ModelVersion, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: object) -> None:
+        raise UsageError("paths.csv: line 900000: a quote is not closed")
+
+    spec = ClassifySpec("digits", "digits", output=Path("out.csv"), idempotency_key="monday")
+    with monkeypatch.context() as broken:
+        broken.setattr(ListingWriter, "add", fail)
+        with pytest.raises(UsageError, match="line 900000: a quote is not closed"):
+            submit(client, spec)
+
+    assert all_jobs(client.settings) == []
+    assert not submit(client, spec).existed
+
+
+@pytest.mark.parametrize("kind", ["classify", "train"])
+def test_a_submission_during_which_the_server_froze_may_be_repeated_with_its_key(
+    client: JobClient, version: ModelVersion, monkeypatch: pytest.MonkeyPatch, kind: str
+):
+    spec = (
+        ClassifySpec("digits", "digits", output=Path("out.csv"), idempotency_key="monday")
+        if kind == "classify"
+        else TrainSpec(Path("digits"), "mine", {}, idempotency_key="monday")
+    )
+    create = client.ledger.create
+
+    def create_and_answer_too_late(*arguments: Any, **options: Any) -> Any:
+        create(*arguments, **options)
+        raise redis.TimeoutError("Timeout reading from socket")
+
+    with monkeypatch.context() as frozen:
+        frozen.setattr(client.ledger, "create", create_and_answer_too_late)
+        with pytest.raises(redis.TimeoutError):
+            submit(client, spec)
+    [failed] = all_jobs(client.settings)
+
+    again = submit(client, spec)
+
+    assert (again.existed, again.job != failed) == (False, True)
+    assert JobFolder.open(client.settings, failed).outcome().state == "failed"  # type: ignore[union-attr]
+    assert submit(client, spec) == Submission(again.job, existed=True)
 
 
 def test_a_job_that_somebody_was_told_of_ends_with_the_reason_where_the_listing_fails(

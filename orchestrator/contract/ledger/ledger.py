@@ -131,6 +131,10 @@ class Ledger:
         keys = [self._job(job), f"{PREFIX}:active", f"{PREFIX}:outputs", self._submission(key)]
         return bool(self._run("withdraw", keys, [job, output]))
 
+    def free_submission(self, key: str, job: str) -> None:
+        """Let an idempotency key stand for no job, if it stands for this one."""
+        self._run("free_submission", [self._job(job), self._submission(key)], [job])
+
     def cancel(self, job: str, *, run: int = 0, reason: str = "") -> State:
         """Cancel a run of the job; returns the job's state after that.
 
