@@ -217,6 +217,23 @@ def test_a_worker_that_is_first_after_a_time_without_any_finds_leases_that_have_
     assert started.need(JOB, 60) != "lister"
 
 
+def test_a_lister_outlives_a_time_without_its_server_and_without_workers_and_a_dead_one_does_not(
+    ledger: Ledger, clock: SetClock
+):
+    alive, dead = "c261123-143356-7f3a2b", "c261123-143357-7f3a2b"
+    for job in (alive, dead):
+        ledger.create(job, {"kind": "classify", "listed": 0})
+    ledger.client.hset(f"{{pigeonhole}}:job:{dead}", "lister_until", round(now_ms(ledger)) - 1)
+
+    set_clock(ledger, clock, 60)  # stands for a machine of server and workers that starts again
+    started = Ledger(ledger.client)
+    heartbeat(started, "w2")
+
+    assert [started.need(job, 60) for job in (alive, dead)] == ["nothing", "lister"]
+    left_ms = int(ledger.client.hget(f"{{pigeonhole}}:job:{alive}", "lister_until")) - now_ms(ledger)
+    assert 0 < left_ms <= 30_000
+
+
 def test_no_lease_runs_out_while_the_server_was_away(ledger: Ledger, clock: SetClock):
     mine = claim(ledger, lease_s=5.0)
 

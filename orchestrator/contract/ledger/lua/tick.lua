@@ -10,10 +10,11 @@ local seen = clock_seen() or now
 local time = redis.call('TIME')
 redis.call('SET', CLOCK, now)
 -- Forward: a clock that was set, or a server that was away. A worker that looks first after a time without any worker
--- finds the same; then leases have run out.
+-- finds the same; then leases of workers have run out. Listers are no workers: they may have been without their server.
 local forward = now > seen + UNSEEN_MS
 local back = now < seen - BACK_MS
-if back or (forward and ARGV[2] == '0') then
+local all = back or (forward and ARGV[2] == '0')
+if back or forward then
   -- A time that was stored before the step and had not come yet. Others are kept: they have come, or are of after it.
   local function moved(at)
     at = tonumber(at or 0)
@@ -30,15 +31,15 @@ if back or (forward and ARGV[2] == '0') then
   end
   for _, id in ipairs(redis.call('SMEMBERS', KEYS[2])) do
     local key = ARGV[1] .. id
-    move_all(key .. ':leases')
-    for _, name in ipairs({'lister_until', 'finalizer_until', 'look_at'}) do
+    if all then move_all(key .. ':leases') end
+    for _, name in ipairs(all and {'lister_until', 'finalizer_until', 'look_at'} or {'lister_until'}) do
       local at = moved(redis.call('HGET', key, name))
       if at then redis.call('HSET', key, name, at) end
     end
     if back then redis.call('HSET', key, 'starving_since', now) end
     redis.call('DEL', key .. ':avoided')
   end
-  move_all(KEYS[4])
+  if all then move_all(KEYS[4]) end
   if back then
     redis.call('DEL', KEYS[5])
     local heartbeats = redis.call('ZRANGEBYSCORE', KEYS[3], now / 1000, '+inf', 'WITHSCORES')
