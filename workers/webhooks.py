@@ -33,6 +33,7 @@ PAUSES_S = (2, 10, 30, 60, 120, 300, 600, 1800)  # after the attempts that faile
 LONGEST_PAUSE_S = 3600
 SILENT_S = 15.0  # a receiver that did not answer is not asked again for so long, so that it holds up no other's
 GIVE_UP_S = 3 * 86_400  # after the job's end
+RECORD_AGAIN_S = 5.0  # shorter than a lease
 _MOST_ERROR = 2000  # characters of a job's error
 
 
@@ -45,6 +46,7 @@ class WebhookSender:
         self._busy = 0
         self._lock = threading.Lock()
         self._silent_until_s: dict[str, float] = {}  # by receiver
+        self._stopping = threading.Event()
         self._thread = PeriodicCall(self.run, EVERY_S, "webhooks")
 
     def start(self) -> None:
@@ -52,6 +54,7 @@ class WebhookSender:
 
     def stop(self, *, wait_s: float) -> None:
         """Send nothing more; what is being sent is taken by another worker when its lease is over, if it must be."""
+        self._stopping.set()
         self._thread.stop(wait_s=wait_s)
 
     def run(self) -> None:
@@ -101,7 +104,18 @@ class WebhookSender:
             self._failed(folder, outcome, attempt, str(err) if isinstance(err, PigeonholeError) else reason_of(err))
         else:
             logger.info("job %s: webhook delivered", job)
-            self._end(folder, Receipt(state="delivered", at=datetime.now(UTC), attempts=attempt))
+            self._record_delivered(folder, Receipt(state="delivered", at=datetime.now(UTC), attempts=attempt))
+
+    def _record_delivered(self, folder: JobFolder, receipt: Receipt) -> None:
+        """Record it, until the disk takes it: meanwhile no worker sends the webhook again."""
+        while True:
+            try:
+                return self._end(folder, receipt)
+            except OSError as err:
+                logger.warning("job %s: the webhook is delivered, which cannot be recorded yet: %s", folder.job, err)
+                self._ledger.deliveries.retry(folder.job, LEASE_S, f"delivered; cannot be recorded yet: {err}")
+            if self._stopping.wait(RECORD_AGAIN_S):
+                return None
 
     def _post(self, target: WebhookTarget, request: AnyJobRequest, outcome: Outcome) -> None:
         if time.monotonic() < self._silent_until_s.get(target.authority, 0.0):

@@ -1,5 +1,6 @@
 """Webhooks: told once per outcome, whatever dies, and what is not told is shown."""
 
+import errno
 import json
 import os
 import runpy
@@ -25,6 +26,7 @@ from tests.support.published_models import make_pngs
 from tests.support.receiver import Receiver, receiving
 from tests.support.server import Server, wait_until
 from tests.support.workers import Cluster
+from workers import webhooks
 from workers.sweep import sweep
 from workers.webhooks import GIVE_UP_S, PAUSES_S, WebhookSender
 
@@ -73,6 +75,29 @@ def said(receiver: Receiver, settings: Settings) -> list[dict]:
     """What the receiver was told; every signature is good."""
     secret = secret_file(settings).read_text()
     return [verify(secret, headers, body) for headers, body in receiver.got]
+
+
+def test_a_full_disk_lets_no_webhook_be_told_twice(home, ledger, sender, monkeypatch):
+    monkeypatch.setattr(webhooks, "RECORD_AGAIN_S", 0.0)
+    write, left, due_s = JobFolder.end_delivery, [1, 1, 1], []
+
+    def full(folder, receipt):
+        if left:
+            left.pop()
+            raise OSError(errno.ENOSPC, "No space left on device")
+        due_s.append(ledger.deliveries.state(folder.job).due_in_s)
+        write(folder, receipt)
+
+    monkeypatch.setattr(JobFolder, "end_delivery", full)
+    with receiving(204) as receiver:
+        folder = ended_job(home, ledger, receiver.url)
+        send_all(sender, ledger)
+        send_all(sender, ledger)
+
+        assert len(receiver.got) == 1
+    assert due_s[0] > 10  # no other worker sends it meanwhile
+    assert folder.receipt().state == "delivered"
+    assert ledger.deliveries.num_waiting() == 0
 
 
 @pytest.mark.parametrize("state", ["succeeded", "partial", "failed", "cancelled"])
