@@ -92,7 +92,7 @@ TROUBLE_OF_ERRNO: dict[int, Trouble] = {
 
 # What libraries say that keep no errno: Python's threads, torch, OpenVINO, safetensors.
 _WORKER_TEXT = re.compile(
-    rf"can't start new thread|Too many open files|Cannot allocate memory|can't allocate memory|bad_alloc"
+    rf"can't start new thread|Too many open files|Cannot allocate memory|can't allocate memory|bad_alloc|out of memory"
     rf"|\(os error (?:{'|'.join(str(number) for number in _WORKER)})\)"
 )
 
@@ -100,6 +100,13 @@ _WORKER_TEXT = re.compile(
 def names_worker_trouble(text: str) -> bool:
     """Whether a text, such as a traceback, says that a process lacked files, memory or threads."""
     return _WORKER_TEXT.search(text) is not None
+
+
+def is_out_of_memory(err: Exception) -> bool:
+    """Whether memory ran out, of the machine or of a GPU, in Python, torch or native code; torch is not imported."""
+    if isinstance(err, MemoryError) or type(err).__name__ == "OutOfMemoryError":
+        return True
+    return trouble_of(err) == "worker" and ("alloc" in str(err) or "out of memory" in str(err))
 
 
 def trouble_of(err: BaseException | None) -> Trouble | None:

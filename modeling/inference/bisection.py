@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from modeling.errors import ImageError, trouble_of
+from modeling.errors import ImageError, is_out_of_memory, trouble_of
 from modeling.images.pixels import Pixels
 from modeling.images.preprocessing import Preprocessing
 from modeling.inference.decoders import BatchDecoder
@@ -76,7 +76,7 @@ class BisectingPredictor:
             predictions = self._classifier.predict(np.stack(images), self._top_k)
         except Exception as err:
             _clear_frames(err)
-            out_of_memory = _is_out_of_memory(err)
+            out_of_memory = is_out_of_memory(err)
             if not out_of_memory and trouble_of(err) == "worker":
                 raise
             self._check_classifier_works(err)
@@ -109,10 +109,3 @@ def _clear_frames(err: BaseException) -> None:
     while failed is not None:
         traceback.clear_frames(failed.__traceback__)
         failed = failed.__context__
-
-
-def _is_out_of_memory(err: Exception) -> bool:
-    """Whether it is a MemoryError, torch's OutOfMemoryError or native code's; torch is not imported for this."""
-    if isinstance(err, MemoryError) or type(err).__name__ == "OutOfMemoryError":
-        return True
-    return trouble_of(err) == "worker" and "alloc" in str(err)  # "can't allocate memory", "bad_alloc"

@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 from torchcodec.decoders import decode_jpeg  # type: ignore[attr-defined]  # not named in its __all__
 
-from modeling.errors import ModelingError
+from modeling.errors import ModelingError, is_out_of_memory
 from modeling.images.cost import is_quick_jpeg
 from modeling.images.decode import decode_image, warm_up
 from modeling.images.formats import MAX_PIXELS, is_truncated
@@ -65,7 +65,7 @@ class NvJpeg:
         pictures, refused by the GPU, or with scans missing or data that end early.
 
         Raises:
-            RuntimeError: the GPU does not decode even a plain image.
+            RuntimeError: the GPU does not decode even a plain image, or has no memory for one.
         """
         decoded: list[Pixels | None] = [None] * len(files)
         for places in _split_by_pixels([self._size(data, max_pixels) for data in files]):
@@ -90,6 +90,8 @@ class NvJpeg:
             return self._decode_all(files)
         except RuntimeError as err:  # it does not name the file
             if len(files) == 1:
+                if is_out_of_memory(err):
+                    raise  # says nothing of the file
                 self._check_it_works(err)
                 return [None]
         half = len(files) // 2

@@ -14,7 +14,6 @@ import errno
 import gc
 import json
 import os
-import re
 import signal
 import sys
 import threading
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from modeling.durable import decode_json
-from modeling.errors import ModelingError, trouble_of
+from modeling.errors import ModelingError, is_out_of_memory, trouble_of
 from modeling.images.progress import Emit
 from modeling.training.attempt import SupersededError
 
@@ -47,7 +46,6 @@ EXIT_MISTAKE, EXIT_BUG, EXIT_INTERRUPTED, EXIT_MEMORY, EXIT_SUPERSEDED, EXIT_STO
 EXIT_ORPHANED = 75
 
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-_NO_MEMORY = re.compile(r"can't allocate memory|Cannot allocate memory|bad_alloc|out of memory", re.IGNORECASE)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -93,7 +91,7 @@ def _explain(err: Exception, emit: Emit) -> int:
     if isinstance(err, OSError) and err.errno in _CANNOT_WRITE:
         emit({"event": "error", "error": f"{err}; free disk space, then resume the job"})
         return EXIT_MISTAKE
-    if isinstance(err, MemoryError) or (isinstance(err, RuntimeError) and _NO_MEMORY.search(str(err))):
+    if isinstance(err, MemoryError | RuntimeError) and is_out_of_memory(err):
         emit({"event": "memory", "text": " ".join(str(err).split())[:300] or "memory ran out"})
         return EXIT_MEMORY
     if trouble_of(err):

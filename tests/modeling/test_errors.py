@@ -28,6 +28,8 @@ def test_every_error_number_is_the_trouble_of_one(name, trouble):
         RuntimeError("can't start new thread"),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
         RuntimeError("std::bad_alloc"),
+        RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("CUDA error: out of memory"),
         Exception("I/O error: Too many open files (os error 24)"),
     ],
 )

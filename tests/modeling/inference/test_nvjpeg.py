@@ -126,6 +126,20 @@ def test_a_device_that_fails_at_everything_is_no_files_fault(monkeypatch):
         NvJpeg(STRETCHED, CPU)([jpeg(1), jpeg(2)], MAX_PIXELS)
 
 
+def test_a_device_without_memory_for_one_file_leaves_it_to_nobody(monkeypatch):
+    decode, large = nvjpeg.decode_jpeg, jpeg(1)
+
+    def full(tensors, **options):
+        if any(bytes(tensor.numpy()) == large for tensor in tensors):
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+        return decode(tensors, **options)
+
+    monkeypatch.setattr(nvjpeg, "decode_jpeg", full)
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        NvJpeg(STRETCHED, CPU)([large], MAX_PIXELS)
+
+
 def test_an_image_that_cannot_be_scaled_on_the_device_is_left_to_the_cores(monkeypatch):
     def scale(images, *size):
         if images.shape[3] > 160:

@@ -410,11 +410,15 @@ def test_a_size_that_did_not_fit_is_not_tried_by_the_next_slice_either():
     assert [len(batch) for batch in classifier.batches].count(8) == 1
 
 
-def test_a_batch_that_native_code_cannot_allocate_is_halved():
+@pytest.mark.parametrize(
+    "text",
+    ["DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes", "CUDA error: out of memory"],
+)
+def test_a_batch_that_native_code_cannot_allocate_is_halved(text):
     class Greedy(FakeClassifier):
         def predict(self, images, top_k):
             if len(images) > 2:
-                raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+                raise RuntimeError(text)
             return super().predict(images, top_k)
 
     classifier = Greedy()
