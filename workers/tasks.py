@@ -7,7 +7,7 @@ from typing import Any
 
 from celery import shared_task
 
-from orchestrator.contract.app import SLICE_TIME_LIMIT_S
+from orchestrator.contract.app import FINALIZE_TIME_LIMIT_S, SLICE_TIME_LIMIT_S
 from orchestrator.contract.errors import MessageError, NotFoundError
 from orchestrator.contract.ledger.turns import Barred, Turn
 from orchestrator.contract.messages import Doorbell
@@ -42,7 +42,7 @@ def train_task(message: dict[str, Any]) -> None:
     _handle(TRAIN, message)
 
 
-@shared_task(name=TASKS[FINALIZE], time_limit=SLICE_TIME_LIMIT_S)
+@shared_task(name=TASKS[FINALIZE], time_limit=FINALIZE_TIME_LIMIT_S)
 def finalize_task(message: dict[str, Any]) -> None:
     """End a job."""
     _handle(FINALIZE, message)

@@ -49,6 +49,7 @@ from workers.classify.slice import classify_slice
 from workers.context import ModelCache, WorkerContext
 from workers.finalize.finalize import end_job
 from workers.leases import STALLED_EXIT_CODE
+from workers.trouble import is_waited_for
 from workers.turns import work_on
 
 pytestmark = pytest.mark.integration
@@ -494,6 +495,32 @@ def test_an_error_that_every_attempt_meets_fails_the_job_with_its_text(folder, c
     assert ledger.record(folder.job).error == "RuntimeError: the driver is gone"
     assert num_attempts >= 3
     assert ledger.record(folder.job).shards_done == 0
+
+
+def test_deaths_of_workers_are_no_errors_of_a_shard(folder, context, ledger, classifier):
+    ledger.client.hset(f"{{pigeonhole}}:job:{folder.job}:attempts", mapping=dict.fromkeys(range(3), 2))
+
+    def broken(brightness):
+        raise RuntimeError("once")
+
+    classifier.before = broken
+    with pytest.raises(RuntimeError, match="once"):
+        classify_slice(folder.job, context)
+
+    assert ledger.record(folder.job).state == "running"
+
+
+def test_a_gpu_whose_memory_others_hold_is_waited_for_at_no_attempt(folder, context, ledger, classifier):
+    def full(brightness):
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1.00 GiB free")
+
+    classifier.before = full
+
+    with pytest.raises(RuntimeError) as caught:
+        classify_slice(folder.job, context)
+
+    assert is_waited_for(caught.value)
+    assert [ledger.claim(folder.job, "w2", 60).attempt for _ in range(3)] == [1, 1, 1]
 
 
 def test_a_damaged_listing_stops_the_job_with_its_reason(folder, context, ledger, bells):

@@ -25,7 +25,8 @@ KILLS = 5  # that do so, if others were tried in between and passed; crashes cou
 SLOW_NOTES = 2  # of an image that took too long, the second time alone
 
 BATCH, IMAGE, SLOW, FINISHED = "batch", "image", "slow", "finished"
-_CRASH = b"Fatal Python error"  # how `faulthandler` begins
+_CRASH = b"Fatal Python error"  # how `faulthandler` begins; the frames of the thread that crashed follow
+_LINES = b"workers/lines/"  # a thread that serves lines works on pushed images
 
 Trial = tuple[str, int]  # ("batch", first index) or ("image", index)
 
@@ -35,7 +36,8 @@ class Evidence:
     """What the journals of a shard say.
 
     A process that dies by a signal of its own doing (SIGSEGV, SIGABRT, SIGBUS, SIGFPE, SIGILL) writes that into its
-    journal: a crash. Any other death, SIGKILL or a power cut, may have come from outside. It counts only where the
+    journal: a crash. Any other death, SIGKILL, a power cut or a crash of a thread that serves lines, may have come from
+    outside. It counts only where the
     same process had tried other images alone before, and they passed; for a batch, where its own images had passed.
     It is forgotten when the trial passes later.
 
@@ -169,10 +171,10 @@ def _noting_crashes(descriptor: int) -> Iterator[None]:
 
 def _read(data: bytes) -> _Record:
     """The notes of a journal. Raises ValueError or TypeError where it is not whole."""
-    written, crash, _ = data.partition(_CRASH)
+    written, crash, frames = data.partition(_CRASH)
     # Not by pydantic: half a note counts as none.
     notes = [(str(what), int(index)) for what, index in map(json.loads, written.splitlines())]
     slow = [index for what, index in notes if what == SLOW]
     tried = [note for note in notes if note[0] in (BATCH, IMAGE)]
     ended = slow or not tried or notes[-1][0] == FINISHED  # what was tried last has neither passed nor killed
-    return _Record(tried[:-1], None if ended else tried[-1], bool(crash), slow)
+    return _Record(tried[:-1], None if ended else tried[-1], bool(crash) and _LINES not in frames, slow)

@@ -85,7 +85,7 @@ def classify_slice(job: str, context: WorkerContext, turn: Turn | None = None) -
             if isinstance(err, SERVER_ERRORS) and trouble != "worker":
                 leases.abandon()  # the server was away for too long; that is no error of the job
             elif trouble is None:
-                count_attempt(job, run, context, leases, err)
+                count_attempt(folder, context, leases, err)
             raise  # with any other trouble this worker hands its shards back, and waits
     if leases.state == "paused":
         logger.info("job %s is paused", job)

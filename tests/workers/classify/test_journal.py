@@ -171,6 +171,19 @@ def test_a_process_notes_a_crash_and_cannot_note_that_it_was_killed(signal_, cra
     assert dict(found.deaths) == {(IMAGE, 33): 1}
 
 
+def test_a_crash_of_a_thread_that_serves_lines_convicts_no_image_of_a_shard(tmp_path):
+    frames = 'Stack (most recent call first):\n  File "/opt/pigeonhole/workers/lines/decode.py", line 80 in decode\n'
+    for fence in range(1, CRASHES + 1):
+        die_in(tmp_path, 5, fence, (IMAGE, 33), crash=True)
+        with (tmp_path / f"{5:08d}.{fence}.jsonl").open("a") as journal:
+            journal.write(frames)
+
+    found = evidence(tmp_path)
+
+    assert (found.crashes[IMAGE, 33], found.deaths[IMAGE, 33]) == (0, CRASHES)
+    assert not found.is_poison(IMAGE, 33)
+
+
 def test_crashes_go_where_they_went_before_once_a_journal_is_closed(tmp_path, capfd):
     def die():
         faulthandler.enable(sys.__stderr__.fileno())
