@@ -104,6 +104,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._unset_keepalive_if_required()  # the request before may have ended just now, in the same piece of data
         self._begin("headers", num_bytes=self._num_bytes)
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -123,7 +124,10 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
-        self._phase = "answer"
+        if self._unanswered:
+            self._phase = "answer"
+        else:
+            self._rest_after_body()
 
     def on_response_complete(self) -> None:
         if self._unanswered:
@@ -131,6 +135,12 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._phase == "answer" and not self._unanswered:  # else it still sends, and its time goes on
             self._begin("idle")
         super().on_response_complete()
+
+    def _rest_after_body(self) -> None:
+        """The request was answered before its body came: uvicorn's timer, set by the answer, ended with that body."""
+        self._begin("idle")
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def pause_writing(self) -> None:
         super().pause_writing()

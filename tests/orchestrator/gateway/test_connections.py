@@ -120,6 +120,58 @@ def test_an_idle_connection_is_kept_after_an_answer(gateway):
         assert status(read_all(connection)) == 200
 
 
+@pytest.fixture
+def early(tmp_path):
+    """A gateway that answers requests without a token before their bodies come; none is idle for long."""
+    with served(make_context(tmp_path, port=0, token_file=write_tokens(tmp_path)), QUICK) as gateway:
+        gateway.server.config.timeout_keep_alive = 0.5
+        yield gateway
+
+
+def answered_before_its_body(connection):
+    """Send a request but for its body, read the refusal, then send the body."""
+    connection.sendall(POST + b"Content-Length: 1\r\n\r\n")
+    assert status(read_answer(connection)) == 401
+    connection.sendall(b"1")
+
+
+def test_a_connection_whose_body_came_after_the_answer_is_closed_as_any_that_is_idle(early):
+    with connected(early) as connection:
+        answered_before_its_body(connection)
+
+        assert read_all(connection) == b""
+
+
+def test_connections_whose_bodies_came_after_the_answers_do_not_keep_others_out(tmp_path):
+    with served(make_context(tmp_path, port=0, token_file=write_tokens(tmp_path)), QUICK) as gateway:
+
+        def another():
+            with connected(gateway) as connection:
+                connection.sendall(HEAD + b"Connection: close\r\n\r\n")
+                return status(read_all(connection))
+
+        with contextlib.ExitStack() as stack:
+            for _ in range(QUICK.most_connections):
+                answered_before_its_body(stack.enter_context(connected(gateway)))
+
+            wait_until(lambda: another() == 200, what="one of them is closed for another")
+
+
+def test_a_request_that_follows_such_a_body_at_once_has_its_time(early):
+    future = add_silent_line(early)
+    headers = b"Connection: close\r\nAuthorization: " + bearer("push")["authorization"].encode() + b"\r\n"
+    with connected(early) as connection:
+        connection.sendall(POST + b"Content-Length: 1\r\n\r\n")
+        assert status(read_answer(connection)) == 401
+        connection.sendall(b"1" + POST + headers + b"Content-Length: 1\r\n\r\n1")
+        wait_until(lambda: early.context.waiters._waiting, what="the push waits")
+        seen = time.monotonic()
+        wait_until(lambda: time.monotonic() - seen > 1, what="the time of an idle connection has passed")
+        future.set_result(Answer("1", 1, "B"))
+
+        assert status(read_all(connection)) == 200
+
+
 @pytest.mark.parametrize(
     ("sent", "expected"),
     [
