@@ -24,6 +24,9 @@ class Listener(Protocol):
 
     def saw(self, line: Line) -> None: ...
 
+    def moved(self) -> None:
+        """The line has another server now. It was removed and created again; the connections are of no use."""
+
     def connected(self, images: Channel, control: Channel, epoch: bytes | None) -> None: ...
 
     def no_such_line(self, err: PigeonholeError) -> None: ...
@@ -32,7 +35,7 @@ class Listener(Protocol):
 
 
 class Connector:
-    """Connects at once, and again after `connect_again`."""
+    """Connects at once, and again after `connect_again`, or where the line has another server."""
 
     def __init__(
         self, server: LineServer, client_id: str, listener: Listener, on_published: Callable[[bytes], None]
@@ -42,6 +45,7 @@ class Connector:
         self._listener = listener
         self._on_published = on_published
         self._connected = False
+        self._connected_to: str | None = None  # as `LineServer.own_url`
         self._line_seen = False
         self._pause_s = SHORTEST_PAUSE_S
         self._next_look = 0.0
@@ -84,7 +88,7 @@ class Connector:
         if self._line_seen:
             self._stopped.wait(SHORTEST_PAUSE_S)  # what ends each connection at once must not keep a core busy
         self._look()
-        self._connected = True
+        self._connected, self._connected_to = True, self._server.own_url
         try:
             opened = self._server.open_channels(self._client_id, self._on_published, TIMEOUT_S)
         except BaseException:
@@ -97,6 +101,10 @@ class Connector:
     def _refresh(self) -> float:
         if time.monotonic() >= self._next_look:
             self._look()
+            if self._server.own_url != self._connected_to:
+                self._connected = False
+                self._listener.moved()
+                return 0.0
         self._lost_logged = False  # it lasts; with a server that takes no writes none does
         return REFRESH_S
 

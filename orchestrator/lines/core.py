@@ -31,7 +31,7 @@ class Core:
         self.server = LineServer(check_line_name(line), find_url(url))
         self.pushes = Pushes(line, check_deadline(deadline), fallback)
         self._exchange = Exchange(self.pushes, self.server, driver)
-        self._look_up: LineStore | None = None
+        self._look_up: tuple[str | None, LineStore] | None = None  # with the `own_url` that it is connected to
         self._pid = os.getpid()
         self._closed = False
 
@@ -58,12 +58,9 @@ class Core:
         self.check_usable()
         key = request_key(check_item(item), check_pass(pass_))
         try:
-            if self._look_up is None:
-                if self.pushes.line is None:
-                    self.server.look(LOOK_UP_TIMEOUT_S)
-                self._look_up = self.server.open(LOOK_UP_TIMEOUT_S)
-            self._look_up.sweep(1000)
-            record, discharged, delivered = self._look_up.run("look_up", [key])
+            store = self._open_look_up()
+            store.sweep(1000)
+            record, discharged, delivered = store.run("look_up", [key])
         except SERVER_FAULTS as err:
             raise UnavailableError(f"no server answers at {redact(self.server.url)} ({err}); try again") from err
         reported = {"discharged": discharged, "delivered": delivered}
@@ -72,6 +69,15 @@ class Core:
             if record
             else None
         )
+
+    def _open_look_up(self) -> LineStore:
+        """The line for look-ups, on the server that it has now. Raises what redis raises."""
+        if self.pushes.line is None:
+            self.server.look(LOOK_UP_TIMEOUT_S)
+        own_url = self.server.own_url
+        if self._look_up is None or self._look_up[0] != own_url:
+            self._look_up = own_url, self.server.open(LOOK_UP_TIMEOUT_S)
+        return self._look_up[1]
 
     def close(self) -> None:
         """Wait until all pushes are decided, tell the server what it should know, and end."""

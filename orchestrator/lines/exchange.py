@@ -109,6 +109,9 @@ class Exchange:
         if line != self._pushes.line:
             self._driver.call(self._saw, line)
 
+    def moved(self) -> None:
+        self._driver.call(self._set_channels, None, None)
+
     def connected(self, images: Channel, control: Channel, epoch: bytes | None) -> None:
         self._driver.call(self._connected, images, control, epoch)
 

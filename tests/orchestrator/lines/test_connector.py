@@ -11,11 +11,12 @@ LOST = redis.ResponseError("MISCONF the disk is full")
 
 
 class Server:
-    """Lets everybody connect."""
+    """Lets everybody connect. url_now: that of the line's own server, as the next look finds it."""
 
-    name, own_url = "post", None
+    name, own_url, url_now = "post", None, None
 
     def look(self, timeout_s):
+        self.own_url = self.url_now
         return "the line"
 
     def open_channels(self, client_id, on_published, timeout_s):
@@ -28,15 +29,21 @@ class Losing:
     def __init__(self, times):
         self.times = times
         self.num_connected, self.looks_since = 0, 0
-        self.connector = Connector(Server(), "client", self, lambda message: None)
+        self.told = []
+        self.server = Server()
+        self.connector = Connector(self.server, "client", self, lambda message: None)
 
     def saw(self, line):
         self.looks_since += 1
 
     def connected(self, images, control, epoch):
         self.num_connected, self.looks_since = self.num_connected + 1, 0
+        self.told.append(f"connected to {self.server.own_url}")
         if self.num_connected <= self.times:
             self.connector.connect_again(LOST)
+
+    def moved(self):
+        self.told.append("moved")
 
     def unreachable(self, err):
         pass
@@ -59,3 +66,18 @@ def test_connections_that_do_not_last_are_logged_once_and_one_that_lasted_again(
     losing.connector.connect_again(redis.ConnectionError("gone"))
 
     assert caplog.messages[1:] == ["line post: the server does not answer: gone"]
+
+
+def test_a_line_that_has_another_server_now_is_connected_to_there(losing, caplog):
+    losing.times = 0
+    losing.connector.thread.start()
+    wait_until(lambda: losing.looks_since > 1, what="it is connected")
+
+    for url in ("redis://other", None):
+        losing.server.url_now = url
+        wait_until(lambda url=url: losing.told[-1] == f"connected to {url}", what="it is connected there")
+
+    assert losing.told == [
+        "connected to None", "moved", "connected to redis://other", "moved", "connected to None",
+    ]  # fmt: skip
+    assert caplog.messages == []
