@@ -90,7 +90,7 @@ def _push_routes(context: GatewayContext) -> list[PushRoute]:
 def _lifespan(context: GatewayContext, log: AccessLog) -> Any:
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        threads = ThreadPoolExecutor(NUM_THREADS, "gateway")  # questions to the server and the disk: they wait, mostly
+        threads = ThreadPoolExecutor(NUM_THREADS, "gateway")  # questions to the server: they wait, mostly
         asyncio.get_running_loop().set_default_executor(threads)
         log.start()
         refreshing = asyncio.create_task(_refresh_lines(context))

@@ -17,10 +17,14 @@ from orchestrator.contract.server import connect, connect_raw, require_answer
 from orchestrator.contract.settings import Settings
 from orchestrator.gateway.figures import GatewayFigures
 from orchestrator.gateway.lines import OpenLines
+from orchestrator.gateway.threads import Questions
 from orchestrator.gateway.waiters import Waiters
 from orchestrator.jobs.submit import JobClient
 
 ASK_TIMEOUT_S = 2.0  # a server that does not answer within it counts as away
+IMAGES_TIMEOUT_S = 5.0
+NUM_IMAGE_THREADS = 16
+NUM_LINE_THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,10 @@ class GatewayOptions:
 
 
 class GatewayContext:
-    """Safe to share between threads. Calls that ask the server block: routes run them in a thread."""
+    """Safe to share between threads. Calls that ask the server block: routes run them in a thread.
+
+    disk: asks the home's disk for models. images: asks the disks of images that are pushed by their path.
+    """
 
     def __init__(self, settings: Settings, options: GatewayOptions) -> None:
         self.settings = settings
@@ -49,16 +56,20 @@ class GatewayContext:
         self.models = ModelStore(settings.models)
         self.figures = GatewayFigures()
         self.stopping = asyncio.Event()  # set when the gateway stops: open streams end then
+        self.disk = Questions("the home's disk")
+        self.images = Questions("the disk of the images", NUM_IMAGE_THREADS, limit_s=IMAGES_TIMEOUT_S)
         self._lock = threading.Lock()
+        self._jobs_lock = threading.Lock()  # of its own: it is held while the disk is asked
         self._jobs: JobClient | None = None
         self._server: tuple[str, redis.Redis] | None = None
         self._registry: LineRegistry | None = None
-        self.lines = OpenLines(self.server, LinesOnDisk(settings).has)
+        self._lines_on_disk = Questions("the home's disk", NUM_LINE_THREADS, limit_s=ASK_TIMEOUT_S)
+        self.lines = OpenLines(self.server, self._is_on_disk)
         self.waiters = Waiters()
 
     def jobs(self) -> JobClient:
         """Raises UnavailableError where no server answers."""
-        with self._lock:
+        with self._jobs_lock:
             if self._jobs is None:
                 self._jobs = JobClient(self.settings)
             return self._jobs
@@ -81,6 +92,10 @@ class GatewayContext:
         if self._registry is None:
             self._registry = LineRegistry(self.settings, self.server()[1], own_timeout_s=ASK_TIMEOUT_S)
         return self._registry
+
+    def _is_on_disk(self, line: str) -> bool:
+        """Whether the home has a line. Raises UnavailableError where its disk does not answer."""
+        return self._lines_on_disk.wait(line, lambda: LinesOnDisk(self.settings).has(line))
 
     def close(self) -> None:
         """Let the clients of lines end; what was pushed is answered all the same."""

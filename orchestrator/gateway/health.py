@@ -9,14 +9,17 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from modeling.errors import ModelingError
+from orchestrator.contract.errors import UnavailableError
 from orchestrator.contract.lines.settings import Line
 from orchestrator.contract.lines.status import LineStatus, read_status
 from orchestrator.gateway.context import GatewayContext
 from orchestrator.gateway.guard.guard import CLIENT
 from orchestrator.gateway.problems import describe
+from orchestrator.gateway.threads import Questions
 
 LOOK_AGAIN_S = 0.5  # anybody may ask, without a token
-LONGEST_LOOK_S = 2.0
+LONGEST_LOOK_S = 2.0  # of the server, and of the disk with the models
+NUM_DISK_THREADS = 2
 _NOT_READY: dict[int | str, dict[str, Any]] = {
     503: {
         "description": "Not ready; `why` says so to clients with a token.",
@@ -55,13 +58,17 @@ def health_router(context: GatewayContext) -> APIRouter:
 
 
 class Health:
-    """Looks at the server at most twice a second, for all requests together, and in one thread."""
+    """Looks at the server at most twice a second, for all requests together, and in one thread.
+
+    Models are looked up on the disk, one question at a time for each, in threads that nothing else needs.
+    """
 
     def __init__(self, context: GatewayContext) -> None:
         self._context = context
         self._seen_at = float("-inf")
         self._seen: dict[str, Any] = {}
         self._looking: asyncio.Task[None] | None = None
+        self._disk = Questions("the home's disk", NUM_DISK_THREADS, limit_s=LONGEST_LOOK_S)
 
     async def ready(self, kind: str, name: str = "") -> dict[str, Any]:
         """`ready`, and `why` not; of everything also `lines`, by name. kind: `all`, `line` or `model`."""
@@ -74,7 +81,12 @@ class Health:
         seen = self._seen
         if kind == "all" or "lines" not in seen:
             return seen
-        return _of_line(seen, name) if kind == "line" else await asyncio.to_thread(self._of_model, seen, name)
+        if kind == "line":
+            return _of_line(seen, name)
+        try:
+            return await self._disk.ask(name, lambda: self._of_model(seen, name))
+        except UnavailableError as err:
+            return {"ready": False, "why": str(err)}
 
     async def _look(self) -> None:
         self._seen = await asyncio.to_thread(readiness, self._context)

@@ -20,8 +20,8 @@ class OpenLines:
     """The lines of the server, and a client of each that was pushed to. Safe to share between threads.
 
     connect: the server's URL and a client of it that does not decode replies. on_disk: whether the home has a line: an
-    emptied server knows none until a worker tells it of them. loop: does the work of the clients that are opened from
-    then on, so that no push crosses threads; None: each has a thread.
+    emptied server knows none until a worker tells it of them; raises UnavailableError where the disk hangs. loop: does
+    the work of the clients that are opened from then on, so that no push crosses threads; None: each has a thread.
     """
 
     def __init__(self, connect: Callable[[], tuple[str, redis.Redis]], on_disk: Callable[[str], bool]) -> None:
@@ -87,11 +87,18 @@ class OpenLines:
                 client.abandon()
             self._clients.clear()
 
+    def _stays(self, name: str) -> bool:
+        """Whether a line that the server lacks is taken for one that it will know again."""
+        try:
+            return self._on_disk(name)
+        except UnavailableError:
+            return True
+
     def _look(self) -> None:
         _, client = self._connect()
         try:
             _, found = read_lines(client)
-            kept = {name: line for name, line in self._lines.items() if name not in found and self._on_disk(name)}
+            kept = {name: line for name, line in self._lines.items() if name not in found and self._stays(name)}
             self._lines = kept | found
         except _FAULTS:
             if self._seen_at == float("-inf"):

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from modeling.errors import ModelingError
-from orchestrator.contract.errors import PushRefusedError
+from orchestrator.contract.errors import PushRefusedError, UnavailableError
 from orchestrator.contract.lines.answers import Answer
 from orchestrator.gateway.guard.bodies import HELD, read_body
 from orchestrator.gateway.guard.guard import BEGAN
@@ -26,6 +26,7 @@ from orchestrator.gateway.inference.requests import InferenceRequest, RequestedO
 from orchestrator.gateway.inference.responses import InferenceResponse
 from orchestrator.gateway.inference.targets import InferenceTarget, Targets
 from orchestrator.gateway.problems import retry_later
+from orchestrator.gateway.threads import Questions
 from orchestrator.gateway.waiters import Waiters
 from orchestrator.lines.client import LineClient
 from orchestrator.lines.request import PushOptions
@@ -63,17 +64,17 @@ class Push:
 class Inference:
     """Answers POST requests for inference."""
 
-    def __init__(self, targets: Targets, waiters: Waiters) -> None:
+    def __init__(self, targets: Targets, waiters: Waiters, disk: Questions) -> None:
+        """disk: asks for targets, which are on the home's disk."""
         self._targets = targets
         self._waiters = waiters
+        self._disk = disk
         self._decompressing = asyncio.Lock()
 
     async def __call__(self, request: Request) -> Response:
         names = request.path_params
         name, version = names["model"], names.get("version", "")
-        target = self._targets.known(name, version)
-        if target is None:
-            target = await asyncio.to_thread(self._targets.find, name, version)
+        target = self._targets.known(name, version) or await self._find(name, version)
         body = await self._read(request)
         length = request.headers.get("inference-header-content-length")
         if len(body) <= _AT_ONCE_BYTES:
@@ -83,12 +84,22 @@ class Inference:
         outputs = chosen_outputs(asked, target.outputs)
         client = self._targets.opened(target)
         if client is None:
-            client = await asyncio.to_thread(self._targets.open, target)
+            client = await self._disk.ask(("open", target.line), lambda: self._targets.open(target))
         deadline_s = target.deadline_s(asked.timeout_us, asked.priority)
         push = Push(target.name, self._waiters, request.scope, request.scope[BEGAN], deadline_s, asked.wait)
         answer = push_all if target.reference is None else push_until_predicted
         answers = await answer(client, images, items, push)
         return await self._response(target, asked, outputs, answers)
+
+    async def _find(self, name: str, version: str) -> InferenceTarget:
+        """The target; as it was found last where the disk hangs: its line may be well."""
+        try:
+            return await self._disk.ask(("find", name, version), lambda: self._targets.find(name, version))
+        except UnavailableError:
+            target = self._targets.found_last(name, version)
+            if target is None:
+                raise
+            return target
 
     async def _read(self, request: Request) -> bytes:
         """The body as the client meant it. One is decompressed at a time: a small body may become a huge one."""
@@ -133,7 +144,7 @@ class Inference:
             if labels is not None:
                 return labels
             with contextlib.suppress(ModelingError):  # removed since it answered
-                return await asyncio.to_thread(self._targets.labels, model)
+                return await self._disk.ask(("labels", model), lambda: self._targets.labels(model))
         return Labels(tuple(dict.fromkeys(label for answer in answers for label, _ in answer.scores)))
 
 

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from modeling.errors import ModelingError
+from orchestrator.contract.errors import UnavailableError
 from orchestrator.gateway.context import GatewayContext
 from orchestrator.gateway.health import Health, why_not_ready
 from orchestrator.gateway.inference import facts, statistics
@@ -43,7 +44,7 @@ class InferenceRoutes:
     @property
     def push_routes(self) -> list[PushRoute]:
         """Of inference, by a model's name, and by its version."""
-        infer = Inference(self._targets, self._context.waiters)
+        infer = Inference(self._targets, self._context.waiters, self._context.disk)
         return [PushRoute(f"{path}/infer", infer, _operation(path)) for path in (_MODEL, _VERSION)]
 
     @property
@@ -83,35 +84,51 @@ class InferenceRoutes:
         async def index(request: Request) -> list[dict[str, str]]:
             body = await request.body()  # may be empty, and has no type in some clients
             only_ready = bool(parse_json(body).get("ready")) if body.strip() else False
-            return await asyncio.to_thread(facts.repository_index, context, only_ready=only_ready)
+            return await context.disk.ask(
+                ("index", only_ready), lambda: facts.repository_index(context, only_ready=only_ready)
+            )
 
     def _add_model(self, router: APIRouter, path: str, what: str) -> None:
         context, targets = self._context, self._targets
 
         @router.get(path, summary=f"Inputs and outputs of {what}", responses=_ERRORS)
-        def metadata(model: str, version: str = "") -> dict[str, Any]:
-            target = targets.find(model, version)
-            return facts.model_metadata(context, target, len(self._labels(target).names))
+        async def metadata(model: str, version: str = "") -> dict[str, Any]:
+            def ask() -> dict[str, Any]:
+                target = targets.find(model, version)
+                return facts.model_metadata(context, target, len(self._labels(target).names))
+
+            return await context.disk.ask(("metadata", model, version), ask)
 
         @router.get(f"{path}/config", summary=f"Configuration of {what}", responses=_ERRORS)
-        def config(model: str, version: str = "") -> dict[str, Any]:
-            target = targets.find(model, version)
-            return facts.model_config(target, self._labels(target).names)
+        async def config(model: str, version: str = "") -> dict[str, Any]:
+            def ask() -> dict[str, Any]:
+                target = targets.find(model, version)
+                return facts.model_config(target, self._labels(target).names)
+
+            return await context.disk.ask(("config", model, version), ask)
 
         @router.get(f"{path}/ready", summary=f"Whether {what} answers now; it is opened", responses=_ERRORS)
-        def ready(model: str, version: str = "") -> dict[str, Any]:
-            target = targets.find(model, version)
+        async def ready(model: str, version: str = "") -> dict[str, Any]:
             try:
-                why = why_not_ready(context, targets.line_of(target))
-            except Exception as err:
+                return await context.disk.ask(("ready", model, version), lambda: self._ready(model, version))
+            except UnavailableError as err:
                 raise _not_ready(err) from err
-            if why is not None:
-                raise bad_request(f"{target.name} is not ready: {why}")
-            return {"name": target.name, "ready": True}
 
         @router.get(f"{path}/stats", summary=f"Counts of {what}", responses=_ERRORS)
-        def stats(model: str, version: str = "") -> dict[str, Any]:
-            return statistics.statistics_of(context, targets.find(model, version))
+        async def stats(model: str, version: str = "") -> dict[str, Any]:
+            target = await context.disk.ask(("find", model, version), lambda: targets.find(model, version))
+            return await asyncio.to_thread(statistics.statistics_of, context, target)
+
+    def _ready(self, model: str, version: str) -> dict[str, Any]:
+        """Raises ProblemError where it does not answer now."""
+        target = self._targets.find(model, version)
+        try:
+            why = why_not_ready(self._context, self._targets.line_of(target))
+        except Exception as err:
+            raise _not_ready(err) from err
+        if why is not None:
+            raise bad_request(f"{target.name} is not ready: {why}")
+        return {"name": target.name, "ready": True}
 
     def _labels(self, target: InferenceTarget) -> Labels:
         """None of a line whose model is gone."""

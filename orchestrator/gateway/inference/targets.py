@@ -54,7 +54,7 @@ class InferenceTarget:
 
 
 class Targets:
-    """Finds targets, and remembers them for a second. Safe to share between threads; all but `known` blocks."""
+    """Finds targets, and remembers them for a second. Safe to share between threads; what asks the disk blocks."""
 
     def __init__(self, context: GatewayContext) -> None:
         self._context = context
@@ -70,6 +70,10 @@ class Targets:
             return target
         self._found[name, version] = (time.monotonic(), target)
         return None
+
+    def found_last(self, name: str, version: str) -> InferenceTarget | None:
+        """The target as it was found last, however long ago; None where it was not there then."""
+        return self._found.get((name, version), (0.0, None))[1]
 
     def find(self, name: str, version: str = "") -> InferenceTarget:
         """Raises ProblemError where there is neither a line nor a model of that name, or no such version."""

@@ -10,12 +10,12 @@ from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import Response
 
+from orchestrator.contract.errors import UnavailableError
 from orchestrator.gateway.guard.bodies import MOST_JSON_BYTES, parse_json, read_body, refuse_encoded
 from orchestrator.gateway.guard.guard import HEADERS
 from orchestrator.gateway.items.fields import PushFields, check_fields, read_fields, with_item
 from orchestrator.gateway.items.forms import FORM_BYTES, parse_form
 from orchestrator.gateway.items.outcomes import accepted, answered
-from orchestrator.gateway.items.paths import checked_path
 from orchestrator.gateway.items.push import ItemPushes, OpenLine
 from orchestrator.gateway.problems import ProblemError, describe, invalid, problem_body
 
@@ -43,16 +43,35 @@ class BatchPushes:
             most = line.line.settings.max_image_bytes
             images = await _uploaded(request, headers, check_fields(common), most)
         else:
-            images = await _listed(request, line, common)
+            images = await self._listed(request, line, common)
         results = await asyncio.gather(*(self._one(line, image, fields, scope) for image, fields in images))
         return Response(json.dumps({"results": results}), media_type="application/json")
 
+    async def _listed(
+        self, request: Request, line: OpenLine, common: dict[str, Any]
+    ) -> list[tuple[bytes | Path | Exception, PushFields]]:
+        value = parse_json(await read_body(request.scope, request.receive, MOST_JSON_BYTES))
+        entries = value.get("items") if isinstance(value, dict) else None
+        if not isinstance(entries, list) or not 1 <= len(entries) <= MOST_IMAGES:
+            raise ProblemError(
+                400, "invalid", f'the body is {{"items": [...]}} with 1 to {MOST_IMAGES} objects, each with a `path`'
+            )
+        fields = [_fields_of(entry, common) for entry in entries]
+        paths = await asyncio.gather(*(self._path(entry["path"], line) for entry in entries))
+        return list(zip(paths, fields, strict=True))
+
+    async def _path(self, text: str, line: OpenLine) -> Path | Exception:
+        try:
+            return await self._pushes.path(text, line)
+        except (ProblemError, UnavailableError) as err:
+            return err
+
     async def _one(
-        self, line: OpenLine, image: bytes | Path | ProblemError, fields: PushFields, scope: MutableMapping[str, Any]
+        self, line: OpenLine, image: bytes | Path | Exception, fields: PushFields, scope: MutableMapping[str, Any]
     ) -> dict[str, Any]:
         """The status and body that this image would have got alone."""
         try:
-            if isinstance(image, ProblemError):
+            if isinstance(image, Exception):
                 raise image
             answer = await self._pushes.push_one(line.client, image, fields, scope)
             response = answered(answer) if answer else accepted(line.name, fields.item, fields.pass_)
@@ -68,37 +87,17 @@ class BatchPushes:
 
 async def _uploaded(
     request: Request, headers: dict[bytes, bytes], common: PushFields, most: int
-) -> list[tuple[bytes | Path | ProblemError, PushFields]]:
+) -> list[tuple[bytes | Path | Exception, PushFields]]:
     body = await read_body(request.scope, request.receive, MOST_BYTES + FORM_BYTES)
     form = await parse_form(headers, body, most_files=MOST_IMAGES)
     files = [file for _, file in form.multi_items() if isinstance(file, UploadFile)]
     if not files or len(files) != len(form.multi_items()):
         raise ProblemError(400, "invalid", "the form has files only, named by their items; other fields are parameters")
-    images: list[tuple[bytes | Path | ProblemError, PushFields]] = []
+    images: list[tuple[bytes | Path | Exception, PushFields]] = []
     for file in files:
         image = await file.read()
         large = ProblemError(413, "too_large", f"an image of this line has {most} bytes at most")
         images.append((image if len(image) <= most else large, with_item(common, file.filename or "")))
-    return images
-
-
-async def _listed(
-    request: Request, line: OpenLine, common: dict[str, Any]
-) -> list[tuple[bytes | Path | ProblemError, PushFields]]:
-    value = parse_json(await read_body(request.scope, request.receive, MOST_JSON_BYTES))
-    entries = value.get("items") if isinstance(value, dict) else None
-    if not isinstance(entries, list) or not 1 <= len(entries) <= MOST_IMAGES:
-        raise ProblemError(
-            400, "invalid", f'the body is {{"items": [...]}} with 1 to {MOST_IMAGES} objects, each with a `path`'
-        )
-    roots = line.line.settings.roots
-    images: list[tuple[bytes | Path | ProblemError, PushFields]] = []
-    for entry in entries:
-        fields = _fields_of(entry, common)
-        try:
-            images.append((await asyncio.to_thread(checked_path, entry["path"], roots), fields))
-        except ProblemError as problem:
-            images.append((problem, fields))
     return images
 
 

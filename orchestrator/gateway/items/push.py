@@ -54,7 +54,7 @@ class ItemPushes:
         most = line.line.settings.max_image_bytes
         image: bytes | Path
         if kind == b"application/json":
-            image, fields = await _path_of(request, line, given)
+            image, fields = await self._path_of(request, line, given)
         elif kind == b"multipart/form-data":
             body = await read_body(scope, request.receive, most + FORM_BYTES)
             image, in_form = await read_form(headers, body, most)
@@ -63,6 +63,21 @@ class ItemPushes:
             image, fields = await read_body(scope, request.receive, most), check_fields(given)
         answer = await self.push_one(line.client, image, fields, scope)
         return answered(answer) if answer else accepted(line.name, fields.item, fields.pass_)
+
+    async def _path_of(self, request: Request, line: OpenLine, given: dict[str, Any]) -> tuple[Path, PushFields]:
+        value = parse_json(await read_body(request.scope, request.receive, FORM_BYTES))
+        if not isinstance(value, dict) or not isinstance(value.get("path"), str):
+            raise invalid('the body is a JSON object with the path of an image: {"path": "/images/1.jpg"}')
+        if unknown := [key for key in value if key not in _KEYS]:
+            raise invalid(f"there is no key {unknown[0][:40]!r}; there are {', '.join(_KEYS)}")
+        path = await self.path(value["path"], line)
+        fields = {key: each for key, each in value.items() if key != "path" and each is not None}
+        return path, check_fields(fields | given)
+
+    async def path(self, text: str, line: OpenLine) -> Path:
+        """The path of an image, checked. Raises ProblemError, and UnavailableError where its disk hangs."""
+        roots = line.line.settings.roots
+        return await self._context.images.ask((line.name, text), lambda: checked_path(text, roots))
 
     async def open(self, name: str) -> OpenLine:
         """A line to push to. Raises NotFoundError."""
@@ -82,8 +97,10 @@ class ItemPushes:
         on_taken = None if fields.wait else lambda: waiters.come(waiter, None)
         options = fields.options(scope[BEGAN], on_taken, by_path=isinstance(image, Path))
         try:
-            if isinstance(image, Path):  # it is looked at on the disk, which may be slow
-                future = await asyncio.to_thread(client.submit_with, image, fields.item, fields.pass_, options)
+            if isinstance(image, Path):  # it is looked at on the disk, which may be slow, or hang
+                future = await self._context.images.ask(
+                    object(), lambda: client.submit_with(image, fields.item, fields.pass_, options)
+                )
             else:
                 future = client.submit_with(image, fields.item, fields.pass_, options)
             future.add_done_callback(lambda done: waiters.come(waiter, done))
@@ -95,14 +112,3 @@ class ItemPushes:
         finally:
             waiter.cancel()  # what was not pushed ends it not
         return answer
-
-
-async def _path_of(request: Request, line: OpenLine, given: dict[str, Any]) -> tuple[Path, PushFields]:
-    value = parse_json(await read_body(request.scope, request.receive, FORM_BYTES))
-    if not isinstance(value, dict) or not isinstance(value.get("path"), str):
-        raise invalid('the body is a JSON object with the path of an image: {"path": "/images/1.jpg"}')
-    if unknown := [key for key in value if key not in _KEYS]:
-        raise invalid(f"there is no key {unknown[0][:40]!r}; there are {', '.join(_KEYS)}")
-    path = await asyncio.to_thread(checked_path, value["path"], line.line.settings.roots)
-    fields = {key: each for key, each in value.items() if key != "path" and each is not None}
-    return path, check_fields(fields | given)

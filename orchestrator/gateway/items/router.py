@@ -22,6 +22,7 @@ from orchestrator.gateway.documented import problems
 from orchestrator.gateway.items.describe import ANSWER, WAITING
 from orchestrator.gateway.items.outcomes import accepted
 from orchestrator.gateway.problems import invalid
+from orchestrator.gateway.threads import Questions
 from orchestrator.lines.facts import answer_facts, line_facts, stats_facts, status_facts
 from orchestrator.lines.request import check_item
 
@@ -46,6 +47,7 @@ register_url_convertor("item", ItemConvertor())
 def lines_router(context: GatewayContext) -> APIRouter:
     """`/v1/lines` but for pushes."""
     router = APIRouter(prefix="/v1/lines", tags=["lines"])
+    archives = Questions("the home's disk")
 
     @router.get("", summary="All lines, by name", responses=problems(503))
     def list_lines() -> list[dict[str, Any]]:
@@ -67,8 +69,9 @@ def lines_router(context: GatewayContext) -> APIRouter:
         "/{line}/items/{item:item}", summary="The answer of an item",
         responses={200: ANSWER, 202: WAITING, **problems(400, 404, 503)},
     )  # fmt: skip
-    def look_up_item(line: LineName, item: Item, pass_: Pass = 1) -> Response:
-        answer, waits = find_item(context, line, _checked(item), pass_)
+    async def look_up_item(line: LineName, item: Item, pass_: Pass = 1) -> Response:
+        checked = _checked(item)
+        answer, waits = await archives.ask(object(), lambda: find_item(context, line, checked, pass_))
         if answer is not None:
             return JSONResponse(answer_facts(answer))
         if waits:

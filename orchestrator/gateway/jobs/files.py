@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from orchestrator.gateway.problems import ProblemError
+from orchestrator.gateway.threads import Threads
 
 _CHUNK_BYTES = 256 << 10
 SEND_S = 60.0  # a client that takes nothing for so long is cut off
@@ -94,11 +95,14 @@ class FileFacts:
 class FileAnswer(Response):
     """Answers GET and HEAD with a file. Raises ProblemError before anything is sent."""
 
-    def __init__(self, file: BinaryIO, facts: FileFacts, headers: Mapping[str, str], asked: Conditions) -> None:
+    def __init__(
+        self, file: BinaryIO, facts: FileFacts, headers: Mapping[str, str], asked: Conditions, readers: Threads
+    ) -> None:
         super().__init__(headers={**facts.headers(), **headers})
         self._file = file
         self._facts = facts
         self._asked = asked
+        self._readers = readers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._file:
@@ -115,9 +119,9 @@ class FileAnswer(Response):
             await self._send(send, start, start if scope["method"] == "HEAD" else end)
 
     async def _send(self, send: Send, start: int, end: int) -> None:
-        await asyncio.to_thread(self._file.seek, start)
+        await self._readers.run(self._file.seek, start)
         while start < end:
-            data = await asyncio.to_thread(self._file.read, min(_CHUNK_BYTES, end - start))
+            data = await self._readers.run(self._file.read, min(_CHUNK_BYTES, end - start))
             if not data:
                 raise OSError(f"a file was cut short while it was sent, at {start} of {end} bytes")
             start += len(data)

@@ -5,8 +5,8 @@ import hashlib
 from orchestrator.contract.settings import Settings
 from orchestrator.gateway.context import GatewayContext
 from orchestrator.gateway.jobs.events import JobEvent, Look
-from orchestrator.gateway.jobs.threads import Threads
 from orchestrator.gateway.jobs.views import JobProgress, JobView
+from orchestrator.gateway.threads import Threads
 from orchestrator.jobs.follow import Follower, JobSnapshot, describe, to_json
 
 

@@ -11,7 +11,6 @@ from orchestrator.contract.errors import UsageError
 from orchestrator.gateway.context import GatewayContext
 from orchestrator.gateway.documented import problems
 from orchestrator.gateway.jobs.routes import Cursor, Limit
-from orchestrator.gateway.jobs.threads import READERS, Threads
 from orchestrator.gateway.jobs.views import (
     AliasBody,
     AliasesView,
@@ -21,6 +20,7 @@ from orchestrator.gateway.jobs.views import (
     ModelView,
     Unreadable,
 )
+from orchestrator.gateway.threads import READERS, Threads
 from orchestrator.jobs.removal import check_alias_unused
 
 Name = Annotated[str, Path(max_length=200)]

@@ -10,8 +10,8 @@ from orchestrator.gateway.context import GatewayContext
 from orchestrator.gateway.documented import problems
 from orchestrator.gateway.jobs.files import Conditions, FileAnswer, FileFacts
 from orchestrator.gateway.jobs.routes import Cursor, Limit
-from orchestrator.gateway.jobs.threads import READERS, SCANNERS, Threads
 from orchestrator.gateway.jobs.views import ErrorsView, RowsView, RowView
+from orchestrator.gateway.threads import READERS, SCANNERS, Threads
 from orchestrator.jobs.results import Published, find_published
 from orchestrator.jobs.row_pages import RowQuery, RowsPage, open_manifest, read_page
 
@@ -54,7 +54,7 @@ class ResultCalls:
     ) -> Response:
         """Ranges, `ETag`, `If-None-Match` and `If-Range` work as for any file."""
         file, facts, headers = await self._readers.run(self._open, job)
-        return FileAnswer(file, facts, headers, Conditions(wanted, if_range, if_none_match))
+        return FileAnswer(file, facts, headers, Conditions(wanted, if_range, if_none_match), self._readers)
 
     async def summary(self, job: str) -> dict[str, Any]:
         """What stands in the summary beside the manifest."""

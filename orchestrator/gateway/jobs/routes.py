@@ -16,8 +16,8 @@ from orchestrator.gateway.jobs.bodies import JobBody
 from orchestrator.gateway.jobs.events import EventStream, JobWatches
 from orchestrator.gateway.jobs.looking import look_at
 from orchestrator.gateway.jobs.submissions import Submissions
-from orchestrator.gateway.jobs.threads import READERS, SUBMITTERS, Threads
 from orchestrator.gateway.jobs.views import CancelView, JobsView, JobView, Submitted, Unreadable
+from orchestrator.gateway.threads import READERS, SUBMITTERS, Threads
 from orchestrator.jobs.follow import show_job
 from orchestrator.jobs.pages import JobIndex, JobQuery
 from orchestrator.jobs.roots import Roots

@@ -13,9 +13,11 @@ from starlette.datastructures import Headers
 
 from orchestrator.gateway.jobs.files import Conditions, FileAnswer, FileFacts, Part, parse_range
 from orchestrator.gateway.problems import ProblemError
+from orchestrator.gateway.threads import Threads
 
 DATA = bytes(range(256)) * 2000  # more than one chunk
 FACTS = FileFacts(len(DATA), "v1", "Sun, 29 Nov 2026 05:00:00 GMT")
+READERS = Threads("test", 1)
 
 
 def ask(method: str = "GET", **conditions: str) -> tuple[int, Headers, bytes]:
@@ -25,7 +27,7 @@ def ask(method: str = "GET", **conditions: str) -> tuple[int, Headers, bytes]:
     async def send(message):
         sent.append(message)
 
-    answer = FileAnswer(io.BytesIO(DATA), FACTS, {"content-type": "text/csv"}, Conditions(**conditions))
+    answer = FileAnswer(io.BytesIO(DATA), FACTS, {"content-type": "text/csv"}, Conditions(**conditions), READERS)
     asyncio.run(answer({"type": "http", "method": method, "headers": []}, None, send))
     body = b"".join(message.get("body", b"") for message in sent[1:])
     return sent[0]["status"], Headers(raw=sent[0]["headers"]), body

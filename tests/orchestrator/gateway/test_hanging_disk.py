@@ -1,0 +1,98 @@
+"""A disk that hangs, while the server and the workers are well: what does not need it goes on."""
+
+import asyncio
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import SimpleNamespace
+
+import pytest
+
+from orchestrator.contract.errors import UnavailableError
+from orchestrator.contract.lines.answers import Answer
+from orchestrator.gateway import health as health_module
+from orchestrator.gateway.health import Health
+from orchestrator.gateway.inference.infer import Inference
+from orchestrator.gateway.inference.targets import FIND_AGAIN_S, Targets
+from orchestrator.gateway.threads import Questions
+from orchestrator.gateway.waiters import Waiters
+from tests.support.gateway import InProcessGateway, make_context
+from tests.support.line_worker import make_line
+
+
+class HangingModels:
+    """A store of models on a disk that hangs until `back` is set."""
+
+    def __init__(self):
+        self.back = threading.Event()
+
+    def find(self, reference):
+        self.back.wait(60)
+        return SimpleNamespace(digest=reference)
+
+    resolve = find
+
+
+@pytest.fixture
+def models():
+    models = HangingModels()
+    yield models
+    models.back.set()
+
+
+def test_probes_of_models_on_a_disk_that_hangs_take_no_thread_of_others(tmp_path, models, monkeypatch):
+    monkeypatch.setattr(health_module, "LONGEST_LOOK_S", 0.05)
+    context = make_context(tmp_path)
+    context.models = models
+    health = Health(context)
+    health._seen, health._seen_at = {"ready": True, "why": None, "lines": {}}, time.monotonic() + 1000
+
+    async def probe():
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
+        probes = await asyncio.gather(*(health.ready("model", f"m{number}") for number in range(10)))
+        return probes, await asyncio.to_thread(lambda: "a thread is free"), await health.ready("all")
+
+    probes, free, ready = asyncio.run(probe())
+
+    why = "the home's disk has not answered within 0.05 s; try again later"
+    assert probes == [{"ready": False, "why": why}] * 10
+    assert (free, ready["ready"]) == ("a thread is free", True)
+
+
+def test_inference_goes_on_with_the_model_as_it_was_found_last(tmp_path, models):
+    context = make_context(tmp_path)
+    context.models, context.lines._seen_at = models, time.monotonic() + 1000
+    targets = Targets(context)
+    inference = Inference(targets, Waiters(), Questions("the disk", limit_s=0.05))
+    models.back.set()
+    before = targets.find("m")
+    models.back.clear()
+    targets._found["m", ""] = (time.monotonic() - 2 * FIND_AGAIN_S, before)
+
+    assert targets.known("m", "") is None
+    assert asyncio.run(inference._find("m", "")) is before
+
+
+def test_pushes_by_path_from_a_disk_that_hangs_are_refused_and_others_are_answered(tmp_path):
+    context = make_context(tmp_path / "home")
+    answered = Future()
+    answered.set_result(Answer("1", 1, "B"))
+    client = SimpleNamespace(submit_with=lambda *_: answered, abandon=lambda: None)
+    line = make_line(roots=[str(tmp_path)])
+    context.lines._clients["post"], context.lines._lines["post"] = client, line
+    context.images = Questions("the disk of the images", 1, limit_s=0.05)
+    hangs = threading.Event()
+    with pytest.raises(UnavailableError):
+        context.images.wait("another", lambda: hangs.wait(60))
+    gateway = InProcessGateway(context)
+    body = {"path": str(tmp_path / "1.jpg")}
+
+    by_path = gateway.post("/v1/lines/post/items?wait", json=body)
+    batch = gateway.post("/v1/lines/post/batch?wait", json={"items": [body, body]})
+    raw = gateway.post("/v1/lines/post/items?wait", content=b"1")
+    hangs.set()
+
+    assert (by_path.status_code, by_path.headers["retry-after"]) == (503, "1")
+    assert "the disk of the images has not answered" in by_path.json()["detail"]
+    assert [each["status"] for each in batch.json()["results"]] == [503, 503]
+    assert raw.status_code == 200
