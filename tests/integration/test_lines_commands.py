@@ -5,7 +5,6 @@ import re
 
 import pytest
 import redis
-from click.testing import Result
 
 from orchestrator.contract.lines.answers import Verdict, encode_facts
 from orchestrator.contract.lines.registry import LineRegistry, read_line
@@ -14,7 +13,7 @@ from orchestrator.contract.lines.store import LineStore
 from orchestrator.contract.server import connect_raw
 from orchestrator.contract.settings import Settings
 from orchestrator.lines.follow import AnswerFollower, wait_for_more
-from tests.support.invoke import invoke
+from tests.support.line_commands import create, run, shown
 from tests.support.line_worker import report_for_a_minute
 from tests.support.published_models import publish_model
 from tests.support.server import running_server, wait_until
@@ -36,22 +35,6 @@ def client(server):
     client = connect_raw(server.url)
     yield client
     client.close()
-
-
-def run(*arguments: str, code: int = 0, given: str | None = None) -> Result:
-    """Run `pigeonhole lines ...`; another exit code fails the test."""
-    result = invoke("lines", *arguments, given=None if given is None else given.encode())
-    assert result.exit_code == code, result.stderr
-    return result
-
-
-def create(*more: str) -> Result:
-    bins = [word for digit in range(10) for word in ("--bin", f"{digit}={digit}a,{digit}b")]
-    return run("create", "post", "--model", "digits", "--fallback", "F", "--review", "R", *bins, *more)
-
-
-def shown(*arguments: str) -> dict:
-    return json.loads(run(*arguments, "--json").stdout)
 
 
 def test_a_line_is_created_shown_changed_and_removed(home, client):

@@ -136,9 +136,7 @@ def change_bins(line: str, change: Change | None, bins: tuple[str, ...], as_json
         return
     if not bins:
         raise UsageError(f"name the BIN to {'mark as full' if change == 'full' else change}")
-    registry = open_registry()
-    _require_bins(registry.get(line), bins)
-    after = registry.change(line, lambda present: _with_bins(present, change, bins))
+    after = open_registry().change(line, lambda present: _with_bins(present, change, bins))
     if as_json:
         print_json({"line": line, "map_version": after.map_version, "bins": bin_states(after)})
     else:
@@ -171,6 +169,7 @@ def _require_bins(line: "Line", bins: Iterable[str]) -> None:
 
 
 def _with_bins(line: "Line", change: Change, bins: tuple[str, ...]) -> "Line":
+    _require_bins(line, bins)
     others = replace(
         line,
         full=tuple(name for name in line.full if change == "disable" or name not in bins),

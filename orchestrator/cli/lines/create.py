@@ -80,11 +80,15 @@ def set_line(line: str, as_json: bool, **options: Any) -> None:
     values = given_settings(options)
     if not (values or options["removed"] or options["no_degraded"] or options["no_roots"]):
         raise UsageError("nothing to change; give an option such as --deadline, or a --file")
-    registry = open_registry()
-    before = registry.get(line)
-    settings = _changed(before.settings, values, options)
-    findings = _check(settings, allow_unknown=options["allow_unknown_labels"])
-    made = registry.change(line, lambda present: _with_settings(present, settings))
+    found: list[tuple[Line, MapFindings]] = []
+
+    def change(present: "Line") -> "Line":
+        settings = _changed(present.settings, values, options)
+        found.append((present, _check(settings, allow_unknown=options["allow_unknown_labels"])))
+        return _with_settings(present, settings)
+
+    made = open_registry().change(line, change)
+    before, findings = found[-1]
     _report(made, findings, as_json=as_json, words="; ".join(changes(before, made)) or "unchanged")
 
 
