@@ -4,6 +4,7 @@
 #   pigeonhole up --gateway
 #   GATEWAY_TOKEN=... examples/push_over_http.sh postcards item.jpg 000017
 #
+# The item is percent-encoded where it is more than letters, digits and "._-": caf%C3%A9.
 # Without a token file the gateway needs no GATEWAY_TOKEN. GATEWAY_URL: http://127.0.0.1:8080 unless set.
 set -eu
 

@@ -106,6 +106,8 @@ class Guard:
         method, path = scope["method"], scope["path"]
         if _from_elsewhere(method, path, headers):
             return ProblemError(403, "other_origin", "pages of other sites may not do this")
+        if not _is_text(scope):
+            return ProblemError(400, "invalid", "the path and the query are text in UTF-8, percent-encoded")
         return self._refuse_client(scope, headers, method, path) or self._refuse_load(path)
 
     def _refuse_client(self, scope: Scope, headers: dict[bytes, bytes], method: str, path: str) -> ProblemError | None:
@@ -154,6 +156,19 @@ def _from_elsewhere(method: str, path: str, headers: Mapping[bytes, bytes]) -> b
         return site not in _OWN_SITE
     origin = headers.get(b"origin")
     return origin is not None and origin.partition(b"://")[2].lower() != headers.get(b"host", b"").lower()
+
+
+def _is_text(scope: Scope) -> bool:
+    """Whether path and query are UTF-8. Else names that differ would become one, with U+FFFD for what is none."""
+    query = scope["query_string"]
+    try:
+        if "\ufffd" in scope["path"]:
+            unquote_to_bytes(scope["raw_path"]).decode()
+        if b"%" in query:
+            unquote_to_bytes(query).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _is_stream(path: str, headers: Mapping[bytes, bytes]) -> bool:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, unquote_to_bytes
 
 from orchestrator.gateway.problems import ProblemError, invalid
 from orchestrator.lines.request import PushOptions, check_deadline, check_item, check_pass
@@ -47,12 +47,13 @@ class PushFields:
 def read_fields(query: bytes, headers: Mapping[bytes, bytes]) -> dict[str, str]:
     """The fields that a request has in its query or its headers, as text.
 
-    Raises ProblemError for a query that this path does not have: a mistyped deadline must not be ignored.
+    Raises ProblemError for a query that this path does not have: a mistyped deadline must not be ignored; and for what
+    is no UTF-8: two items must not become one.
     """
     fields: dict[str, str] = {}
     for name, header in HEADERS.items():
         if header in headers:
-            fields[name] = unquote(headers[header].decode("latin-1"))
+            fields[name] = _decoded(header, headers[header])
     if query:
         for name, value in _parsed(query):
             if name not in _FIELDS:
@@ -84,6 +85,13 @@ def with_item(fields: PushFields, item: str) -> PushFields:
         return replace(fields, item=check_item(item))
     except (ValueError, TypeError) as err:
         raise invalid(str(err)) from err
+
+
+def _decoded(header: bytes, value: bytes) -> str:
+    try:
+        return unquote_to_bytes(value.decode("ascii")).decode()
+    except UnicodeDecodeError as err:
+        raise invalid(f"the header {header.decode()} is text in UTF-8, percent-encoded") from err
 
 
 def _parsed(query: bytes) -> list[tuple[str, str]]:

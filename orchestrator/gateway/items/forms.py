@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
@@ -11,6 +12,21 @@ from orchestrator.gateway.problems import ProblemError, invalid
 FORM_BYTES = 65_536  # of everything that is not an image
 MOST_FIELDS = 20
 _FIELDS = ("item", "pass", "deadline_ms", "age_ms", "wait")
+
+
+class _StrictParser(MultiPartParser):
+    """Takes text that is not in the form's encoding for an error, where starlette takes it for Latin-1."""
+
+    def on_part_end(self) -> None:
+        if self._current_part.file is None:
+            self._current_part.data.decode(self._charset)
+        super().on_part_end()
+
+    def on_headers_finished(self) -> None:
+        _, options = parse_options_header(self._current_part.content_disposition)
+        for name in (b"name", b"filename"):
+            options.get(name, b"").decode(self._charset)
+        super().on_headers_finished()
 
 
 async def read_form(headers: Mapping[bytes, bytes], body: bytes, most_bytes: int) -> tuple[bytes, dict[str, Any]]:
@@ -36,7 +52,7 @@ async def parse_form(headers: Mapping[bytes, bytes], body: bytes, *, most_files:
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
 
-    parser = MultiPartParser(
+    parser = _StrictParser(
         Headers(raw=list(headers.items())), stream(), max_files=most_files, max_fields=MOST_FIELDS,
         max_part_size=FORM_BYTES,
     )  # fmt: skip

@@ -40,6 +40,14 @@ def test_a_request_for_this_machine_passes(gateway, host):
     assert gateway.get("/health/live", headers={"host": host}).status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/v1/lines/post/items/caf%E9", "/health/live?label=caf%E9", "/health/live?%ff"])
+def test_a_path_or_query_that_is_no_utf8_is_refused(gateway, path):
+    answer = gateway.get(path)
+
+    assert (answer.status_code, answer.json()["type"]) == (400, "urn:pigeonhole:invalid")
+    assert gateway.get("/health/live/caf%EF%BF%BD?label=caf%C3%A9").status_code == 404
+
+
 def test_names_are_those_of_the_machine_and_those_allowed():
     hosts = Hosts("0.0.0.0", ["sorter.example"])
 

@@ -39,6 +39,15 @@ def test_a_field_that_cannot_be_used_is_an_error(query):
     assert (caught.value.status_code, caught.value.code) == (400, "invalid")
 
 
+@pytest.mark.parametrize("value", [b"caf%E9", b"caf\xe9", "caf\u00e9".encode(), b"%ED%A0%80", b"a%ff"])
+@pytest.mark.parametrize("header", [b"pigeonhole-item", b"pigeonhole-pass"])
+def test_a_header_that_is_no_percent_encoded_utf8_is_an_error(header, value):
+    with pytest.raises(ProblemError, match=f"the header {header.decode()} is text in UTF-8, percent-encoded") as caught:
+        read_fields(b"", {header: value})
+
+    assert caught.value.status_code == 400
+
+
 @pytest.mark.parametrize("value", [True, None, [], {}, "1 ", "٣", 1e400, 10**400], ids=lambda value: f"{value!r:.9}")
 @pytest.mark.parametrize("name", ["deadline_ms", "pass", "age_ms"])
 def test_a_field_of_json_of_the_wrong_kind_is_an_error(name, value):
@@ -133,6 +142,12 @@ def test_a_form_has_an_image_and_fields():
         (b"no form", b"multipart/form-data; boundary=b"),
         (b"", b"multipart/form-data; boundary=b"),
         (form(IMAGE), b"multipart/form-data; boundary=" + b"x" * 5000),
+        (form((ITEM[0], b"caf\xe9"), IMAGE), b"multipart/form-data; boundary=b"),
+        (form(IMAGE).replace(b"a.jpg", b"caf\xe9.jpg"), b"multipart/form-data; boundary=b"),
+        (
+            form(IMAGE).replace(b'filename="a.jpg"', b"filename*=utf-8''caf%E9.jpg"),
+            b"multipart/form-data; boundary=b",
+        ),
     ],
 )
 def test_a_form_that_cannot_be_used_is_an_error(body, content_type):
