@@ -71,6 +71,8 @@ def _set_paused(name: str, *, paused: bool, as_json: bool) -> None:
 def remove_line(line: str, yes: bool, server_is_gone: bool, as_json: bool) -> None:
     """Remove LINE permanently, with its answers and kept images. What waits gets no answer of the line.
 
+    Where it was interrupted, the same command removes the rest.
+
     \b
     Examples:
       pigeonhole lines remove birds

@@ -8,7 +8,6 @@ import contextlib
 import errno
 import logging
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ import redis
 from modeling.durable import private_mode, replace_durably
 from orchestrator.contract.errors import NotFoundError, UnavailableError, UsageError
 from orchestrator.contract.ledger.live_workers import PREFIX
+from orchestrator.contract.lines.removals import LINE_FILE, Removals, how_to_finish
 from orchestrator.contract.lines.settings import Line, LineSettings, check_line_name
 from orchestrator.contract.lines.store import LineStore
 from orchestrator.contract.server import SOCKET_TIMEOUT_S, connect_raw
@@ -32,7 +32,6 @@ logger = logging.getLogger(__name__)
 
 LINES_KEY = f"{PREFIX}:lines"  # hash: name -> Line.encode()
 VERSION_KEY = f"{PREFIX}:lines:version"  # rises with every change, so that workers ask for one number
-LINE_FILE = "line.json"
 MOST_LINES_SHOWN = 20
 
 
@@ -41,6 +40,7 @@ class LinesOnDisk:
 
     def __init__(self, settings: "Settings") -> None:
         self._folder = settings.home / "lines"
+        self._removals = Removals(self._folder)
 
     def folder(self, name: str) -> Path:
         """Where the line's files are: its settings, older answers, kept images."""
@@ -85,26 +85,35 @@ class LineRegistry(LinesOnDisk):
         self._encoded: dict[str, tuple[Line, bytes]] = {}  # as `refill` saw them last
 
     def create(self, line_settings: LineSettings) -> Line:
-        """Raises UsageError where the line exists already."""
+        """Raises UsageError where the line exists already, or an interrupted removal has left something of it."""
+        name = line_settings.name
         with self._locked():
-            if (self.folder(line_settings.name) / LINE_FILE).exists():
-                raise UsageError(f"line {line_settings.name!r} exists; change it with `pigeonhole lines set`")
-            self.folder(line_settings.name).mkdir(exist_ok=True)
-            line = Line(line_settings, created_ms=int(time.time() * 1000))
-            self._write(line)
-        return line
+            if (self.folder(name) / LINE_FILE).exists():
+                raise UsageError(f"line {name!r} exists; change it with `pigeonhole lines set`")
+            if self._removals.begun(name):
+                raise UsageError(f"the removal of line {name!r} was interrupted; {how_to_finish(name)}")
+            return self._make(line_settings)
 
     def ensure(self, line_settings: LineSettings) -> Line:
-        """The line of this name; made with these settings where there is none. The server knows it afterwards."""
+        """The line of this name; made with these settings where there is none. The server knows it afterwards.
+
+        A removal that was interrupted is finished before. Raises UnavailableError where the line's server does not
+        answer for that.
+        """
         with self._locked():
             try:
                 line = self.get(line_settings.name)
             except NotFoundError:
-                self.folder(line_settings.name).mkdir(exist_ok=True)
-                line = Line(line_settings, created_ms=int(time.time() * 1000))
-                self._write(line)
-            else:
-                self._enter(line)
+                if self._removals.begun(line_settings.name):
+                    self._remove(line_settings.name, self.last_known(line_settings.name), server_is_gone=False)
+                return self._make(line_settings)
+            self._enter(line)
+        return line
+
+    def _make(self, line_settings: LineSettings) -> Line:
+        self.folder(line_settings.name).mkdir(exist_ok=True)
+        line = Line(line_settings, created_ms=int(time.time() * 1000))
+        self._write(line)
         return line
 
     def change(self, name: str, changed: Callable[[Line], Line]) -> Line:
@@ -129,34 +138,53 @@ class LineRegistry(LinesOnDisk):
         return after
 
     def remove(self, name: str, *, server_is_gone: bool = False, unless: Callable[[], bool] | None = None) -> None:
-        """Remove a line with all that waits, its answers and its kept images.
+        """Remove a line with all that waits, its answers and its kept images; also what an interrupted removal left.
 
         server_is_gone: its own server is not asked, and keeps what it has of the line. unless: asked once nobody else
         can change lines; if it returns True, the line stays.
+
+        Raises NotFoundError; UnavailableError where a server does not answer: what is left is removed by the next call.
         """
         self.last_known(name)
         with self._locked():
             line = self.last_known(name)
             if unless is not None and unless():
                 return
-            (self.folder(name) / LINE_FILE).unlink()
+            self._remove(name, line, server_is_gone=server_is_gone)
+
+    def _remove(self, name: str, line: Line | None, *, server_is_gone: bool) -> None:
+        """Let clients and workers see the line no more, then delete what it has. Ended anywhere, it can go on."""
+        if self.has(name):
+            self._removals.begin(self.folder(name))
+        try:
             self._client.hdel(LINES_KEY, name)
             self._client.incr(VERSION_KEY)
-            shutil.rmtree(self.folder(name), ignore_errors=True)
+            self._removals.delete_files(name)
             if not server_is_gone:
                 (self.store(line) if line else LineStore(self._client, name)).remove()
+        except redis.RedisError as err:
+            raise UnavailableError(
+                f"the removal of line {name} has begun, and a server does not answer: {err}; {how_to_finish(name)}"
+            ) from err
+        self._removals.end(name)
 
     def last_known(self, name: str) -> Line | None:
-        """The line; as the server has it where its file is broken, and None if it has none, either.
+        """The line, also one whose removal was interrupted; None where its settings cannot be read.
 
-        Raises NotFoundError.
+        Where its file is broken, it is as the server has it. Raises NotFoundError.
         """
         try:
             return self.get(name)
         except UsageError:
             with contextlib.suppress(UsageError):
                 return read_line(self._client, name)
-            return None
+        except NotFoundError:
+            begun = self._removals.begun(name)
+            if begun is None:
+                raise
+            with contextlib.suppress(UsageError):
+                return Line.decode_again(begun.read_bytes(), str(begun))
+        return None
 
     def store(self, line: Line) -> LineStore:
         """The line on its server: its own, or the main one."""
