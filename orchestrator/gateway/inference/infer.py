@@ -82,9 +82,7 @@ class Inference:
         else:
             asked, images, items = await asyncio.to_thread(_parse, body, length)
         outputs = chosen_outputs(asked, target.outputs)
-        client = self._targets.opened(target)
-        if client is None:
-            client = await self._disk.ask(("open", target.line), lambda: self._targets.open(target))
+        client = self._targets.opened(target) or await self._open(target)
         deadline_s = target.deadline_s(asked.timeout_us, asked.priority)
         push = Push(target.name, self._waiters, request.scope, request.scope[BEGAN], deadline_s, asked.wait)
         answer = push_all if target.reference is None else push_until_predicted
@@ -100,6 +98,16 @@ class Inference:
             if target is None:
                 raise
             return target
+
+    async def _open(self, target: InferenceTarget) -> LineClient:
+        """The client of its line; the one that is there already where the disk hangs."""
+        try:
+            return await self._disk.ask(("open", target.line), lambda: self._targets.open(target))
+        except UnavailableError:
+            client = self._targets.opened_before(target)
+            if client is None:
+                raise
+            return client
 
     async def _read(self, request: Request) -> bytes:
         """The body as the client meant it. One is decompressed at a time: a small body may become a huge one."""

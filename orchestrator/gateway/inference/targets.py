@@ -130,6 +130,10 @@ class Targets:
         """The client of a target's line, if the line is open and used. Blocks not."""
         return self._context.lines.opened(target.line) if self.is_used(target) else None
 
+    def opened_before(self, target: InferenceTarget) -> LineClient | None:
+        """The client of a target's line, if the line was open a moment ago, whether it is used or not. Blocks not."""
+        return self._context.lines.opened(target.line)
+
     def line_of(self, target: InferenceTarget) -> Line:
         """A target's line, which is opened. Raises UnavailableError, NotFoundError."""
         self.use(target)

@@ -63,14 +63,21 @@ def test_inference_goes_on_with_the_model_as_it_was_found_last(tmp_path, models)
     context = make_context(tmp_path)
     context.models, context.lines._seen_at = models, time.monotonic() + 1000
     targets = Targets(context)
-    inference = Inference(targets, Waiters(), Questions("the disk", limit_s=0.05))
+    inference = Inference(targets, Waiters(), Questions("the disk", 1, limit_s=0.05))
     models.back.set()
     before = targets.find("m")
     models.back.clear()
     targets._found["m", ""] = (time.monotonic() - 2 * FIND_AGAIN_S, before)
 
+    async def find_and_open():
+        target = await inference._find("m", "")
+        with pytest.raises(UnavailableError, match="the disk has not answered"):
+            await inference._open(target)
+        context.lines._clients["@m"] = "the client of @m"
+        return target, await inference._open(target)
+
     assert targets.known("m", "") is None
-    assert asyncio.run(inference._find("m", "")) is before
+    assert asyncio.run(find_and_open()) == (before, "the client of @m")
 
 
 def test_pushes_by_path_from_a_disk_that_hangs_are_refused_and_others_are_answered(tmp_path):
