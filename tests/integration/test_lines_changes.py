@@ -133,6 +133,19 @@ def test_a_removal_whose_server_went_away_is_finished_when_it_is_back(home, clie
     assert (own.keys(), list(home.glob("lines/*/*"))) == ([], [])
 
 
+def test_a_line_that_is_removed_while_a_worker_fills_the_server_is_not_entered_again(home, client):
+    class Filling(LineRegistry):
+        def store(self, line):
+            if self.has("post"):
+                LineRegistry(Settings(home=home), client).remove("post")
+            return super().store(line)
+
+    create()
+
+    assert Filling(Settings(home=home), client).refill().lines == {}
+    assert client.keys("*:line:post*") == []
+
+
 def test_the_line_of_a_model_finishes_a_removal_itself(home, client):
     settings = LineSettings.from_json(make_line("@m").settings.to_json())
     registry = LineRegistry(Settings(home=home), client)

@@ -8,7 +8,7 @@ from tests.support.line_workers import LineHome
 from tests.support.pushes import Pusher, wait_until_open, workers_of
 from tests.support.server import wait_until
 from workers.lines import consumer, sweeping
-from workers.lines.sweeping import LineSweeper
+from workers.lines.sweeping import LineSweeper, _ServerSweep
 
 pytestmark = pytest.mark.integration
 
@@ -85,6 +85,17 @@ def test_lines_that_are_removed_are_closed_and_others_are_opened_by_name(home):
     assert parcels.ask("a", LIGHT).bin == "L1"
     assert list(worker.lines) == ["parcels"]
     assert workers_of(post.store) == {}
+
+
+def test_a_line_that_is_removed_is_not_entered_again_by_who_has_not_heard_of_it(home, own_server):
+    own = home.create("own", server=own_server.url, workers=0)
+    swept = _ServerSweep(own_server.url, lambda: None, home.registry.has)
+    swept.lines = (home.registry.get("own"),)
+
+    home.registry.remove("own")
+    swept._check()
+
+    assert own.store.client.keys() == []
 
 
 def test_nothing_is_kept_in_memory_of_a_line_that_was_removed(home):

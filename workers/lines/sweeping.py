@@ -76,7 +76,8 @@ class LineSweeper:
             by_server.setdefault(line.settings.server or self._url, []).append(line)
         for url, lines in by_server.items():
             if url not in self._servers:
-                self._servers[url] = _ServerSweep(url, self._wanted.set, enters=url != self._url)
+                enters = self._registry.has if url != self._url else None
+                self._servers[url] = _ServerSweep(url, self._wanted.set, enters)
                 self._servers[url].start()
             self._servers[url].lines = tuple(lines)
         for url in set(self._servers) - set(by_server):
@@ -86,8 +87,8 @@ class LineSweeper:
 class _ServerSweep:
     """Sweeps the lines of one server. `lines` is replaced whole."""
 
-    def __init__(self, url: str, on_changed: Callable[[], None], *, enters: bool) -> None:
-        """enters: whether this thread enters the lines into the server, which is their own; else it asks for that."""
+    def __init__(self, url: str, on_changed: Callable[[], None], enters: Callable[[str], bool] | None) -> None:
+        """enters: whether a line is still to be entered, into a server of its own; None: this thread asks for that."""
         self.lines: tuple[Line, ...] = ()
         self._client = connect_raw(url, timeout_s=SOCKET_TIMEOUT_S)
         self._on_changed = on_changed
@@ -148,12 +149,12 @@ class _ServerSweep:
         self._forget_all_but({line.name for line in lines})
         for line in lines:
             store = self._store(line)
-            if not self._enters:
+            if self._enters is None:
                 known &= store.epoch() is not None
-            elif self._entered.get(line.name) != line or store.epoch() is None:
+            elif (self._entered.get(line.name) != line or store.epoch() is None) and self._enters(line.name):
                 store.enter(line)
                 self._entered[line.name] = line
-        if self._enters:
+        if self._enters is not None:
             return
         version = cast("bytes | None", self._client.get(VERSION_KEY))
         if not known or version != self._version:

@@ -220,12 +220,10 @@ class LineRegistry(LinesOnDisk):
         encoded = self._encoded.get(name)
         if encoded is None or encoded[0] is not line:
             encoded = self._encoded[name] = (line, line.encode().encode())
-        if known != encoded[1]:
+        if known != encoded[1] or (line.settings.server is None and self.store(line).epoch() is None):
             with self._locked(needed=False):
-                line = self.get(name)
+                line = self.get(name)  # it may have been removed just now
                 self._enter_main(line)
-        elif line.settings.server is None and self.store(line).epoch() is None:
-            self.store(line).enter(line)
         return line
 
     @contextlib.contextmanager
