@@ -77,7 +77,7 @@ class ItemPushes:
     async def path(self, text: str, line: OpenLine) -> Path:
         """The path of an image, checked. Raises ProblemError, and UnavailableError where its disk hangs."""
         roots = line.line.settings.roots
-        return await self._context.images.ask((line.name, text), lambda: checked_path(text, roots))
+        return await self._context.images.ask((text, roots), lambda: checked_path(text, roots))
 
     async def open(self, name: str) -> OpenLine:
         """A line to push to. Raises NotFoundError."""

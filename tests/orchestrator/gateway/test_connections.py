@@ -180,6 +180,7 @@ def test_a_request_that_follows_such_a_body_at_once_has_its_time(early):
         (b"GET /" + b"x" * 100_000, 431),
         (b"GET http://localhost/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
         (b"GET /health/live HTTP/1.1\r\nConnection: close\r\n\r\n", 421),
+        (b"GET /health/live?label=caf\xe9 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 400),
         (HEAD + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nx", 400),
         (HEAD + b"Content-Length: -1\r\n\r\n", 400),
         (HEAD + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
