@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar
 
 from orchestrator.contract.errors import UnavailableError
 
@@ -53,7 +53,7 @@ class Questions:
         await asyncio.wait([waiter], timeout=left_s)
         if not waiter.done():
             raise self._silent()
-        return cast(T, waiter.result())
+        return waiter.result()
 
     def wait(self, key: Hashable, call: Callable[[], T]) -> T:
         """The same, for a thread."""
@@ -61,7 +61,7 @@ class Questions:
         concurrent.futures.wait([answer], left_s)
         if not answer.done():
             raise self._silent()
-        return cast(T, answer.result())
+        return answer.result()
 
     def _put(self, key: Hashable, call: Callable[[], T]) -> tuple[float, "Future[T]"]:
         """What is left of the question's time, and its answer."""
