@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
+from weakref import WeakValueDictionary
 
 from modeling.images.progress import Report, unreported
 from modeling.inference.engines.precision import WantedPrecision
@@ -52,6 +53,7 @@ class ModelCache:
         self._lock = threading.Lock()
         self._models: OrderedDict[_Key, Future[Classifier]] = OrderedDict()
         self._prepared: OrderedDict[_Key, Future[PushPredictor]] = OrderedDict()
+        self._in_memory: WeakValueDictionary[_Key, Classifier] = WeakValueDictionary()
 
     def get(self, pin: ModelPin, precision: WantedPrecision = "auto", *, report: Report = unreported) -> "Classifier":
         """The classifier of a pinned model version on the fastest engine of that precision, loaded once.
@@ -64,7 +66,7 @@ class ModelCache:
             ModelFormatError: if the version in the store is not the one that was pinned.
             ModelingError: if no engine has the precision.
         """
-        return self._once(self._models, (pin.digest, precision), lambda: self._load(pin, precision, report))
+        return self._once(self._models, (pin.digest, precision), lambda: self._found_or_loaded(pin, precision, report))
 
     def get_for_pushes(
         self, pin: ModelPin, precision: WantedPrecision = "auto", *, report: Report = unreported
@@ -73,6 +75,14 @@ class ModelCache:
         classifier = self.get(pin, precision, report=report)
         report(f"preparing {pin.ref} for pushed images")
         return self._once(self._prepared, (pin.digest, precision), lambda: _prepare(classifier))
+
+    def _found_or_loaded(self, pin: ModelPin, precision: WantedPrecision, report: Report) -> "Classifier":
+        """One that was dropped is in memory as long as a line uses it."""
+        key = (pin.digest, precision)
+        classifier = self._in_memory.get(key)
+        if classifier is None:
+            classifier = self._in_memory[key] = self._load(pin, precision, report)
+        return classifier
 
     def _load(self, pin: ModelPin, precision: WantedPrecision, report: Report) -> "Classifier":
         def say(words: str) -> None:
@@ -123,11 +133,12 @@ class ModelCache:
         that exist when a model has been loaded are frozen until a model is dropped.
         """
         with self._lock:
-            too_many = len(self._models) - MODELS_KEPT
-            for _ in range(too_many):
-                key, _ = self._models.popitem(last=False)
+            loaded = [key for key, future in self._models.items() if future.done()]  # others are waited for
+            too_many = loaded[:-MODELS_KEPT]
+            for key in too_many:
+                del self._models[key]
                 self._prepared.pop(key, None)
-        if too_many > 0:
+        if too_many:
             gc.unfreeze()
             gc.collect()
         gc.freeze()

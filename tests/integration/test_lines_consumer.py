@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from tests.support.images import grey_png
 from tests.support.line_workers import Gate, LineHome, image_file
 from tests.support.pushes import PATIENCE_MS, Pusher, wait_until_open, workers_of
 from tests.support.server import wait_until
+from workers.lines.loading import MODELS_KEPT, LineModels
 from workers.lines.sweeping import LineSweeper
 
 pytestmark = pytest.mark.integration
@@ -162,6 +164,31 @@ def test_a_new_model_loads_beside_the_old_one_which_answers_meanwhile(home):
     gate.open()
     wait_until(lambda: facts_of(post)["model"] == "tones@2", what="the new model is used")
     assert post.ask("after", LIGHT).model == "tones@2"
+
+
+def test_lines_of_more_models_than_are_kept_unused_load_each_of_them_once(home):
+    loads = []
+    home.loading = lambda version: loads.append(version.name)
+    names = [f"tones-{number}" for number in range(MODELS_KEPT + 2)]
+    home.start("w1")
+    for name in names:
+        home.publish(name)
+        home.create(name, model=name)
+
+    later = home.create("later")  # its opening takes several looks at all lines
+
+    assert later.ask("a", LIGHT).model == "tones@1"
+    assert Counter(loads) == dict.fromkeys([*names, "tones"], 1)
+
+
+def test_of_the_models_that_no_line_uses_the_last_ones_stay_warm(home):
+    models = LineModels(home.models, home._load)
+    versions = [home.publish(f"tones-{number}") for number in range(MODELS_KEPT + 2)]
+    loaded = [models.load(version) for version in versions]
+
+    models.drop_unused(loaded[:1])
+
+    assert [models.warm(version) for version in versions] == [loaded[0], None, *loaded[2:]]
 
 
 def test_a_reference_that_points_nowhere_later_keeps_the_model_and_is_reported(home):

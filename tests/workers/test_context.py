@@ -1,5 +1,6 @@
 import gc
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -55,14 +56,41 @@ def _two_are_kept(monkeypatch):
 @pytest.mark.usefixtures("_two_are_kept")
 def test_the_least_recently_used_model_goes_when_there_are_too_many(models, tmp_path):
     pins = [pin_of(publish_model(tmp_path / "models", f"model-{seed}", seed)) for seed in range(3)]
-    loaded = [models.get(pin) for pin in pins[:2]]
+    first, second = models.get(pins[0]), weakref.ref(models.get(pins[1]))
 
-    assert models.get(pins[0]) is loaded[0]
+    assert models.get(pins[0]) is first
     newest = models.get(pins[2])
 
     assert models.get(pins[2]) is newest
-    assert models.get(pins[0]) is loaded[0]
-    assert models.get(pins[1]) is not loaded[1]
+    assert models.get(pins[0]) is first
+    assert second() is None
+
+
+@pytest.mark.usefixtures("_two_are_kept")
+def test_a_model_that_a_line_still_uses_is_not_loaded_again_for_a_job(models, tmp_path):
+    pins = [pin_of(publish_model(tmp_path / "models", f"model-{seed}", seed)) for seed in range(3)]
+    used = models.get(pins[0])
+    for pin in pins[1:]:
+        models.get(pin)
+
+    assert models.get(pins[0]) is used
+
+
+@pytest.mark.usefixtures("_two_are_kept")
+def test_a_model_that_is_being_loaded_is_not_loaded_twice_while_others_come(models, tmp_path, monkeypatch):
+    slow, *others = (pin_of(publish_model(tmp_path / "models", f"model-{seed}", seed)) for seed in range(4))
+    loading = Loading(monkeypatch, slow, lambda: None)
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(models.get, slow)
+        assert loading.begun.wait(timeout=10)
+        for pin in others:
+            models.get(pin)
+        second = pool.submit(models.get, slow)
+        loading.may_go_on.set()
+
+        assert first.result(timeout=10) is second.result(timeout=10)
+    assert loading.loads.count(slow.name) == 1
 
 
 def test_a_model_that_is_not_the_one_pinned_is_refused(models, tmp_path):

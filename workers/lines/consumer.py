@@ -190,6 +190,8 @@ class LineConsumer:
                 self._version, self._read_s = version, now
         for line in list(self._open.values()):
             self._follow(line)
+        used = {model for line in self._open.values() for model in (line.model, line.degraded) if model is not None}
+        self._models.drop_unused(used)
 
     def _apply(self, lines: dict[str, Line]) -> None:
         for name in set(self._open) - set(lines):

@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from modeling.images.decode import warm_up
 from modeling.images.progress import Report, unreported
@@ -17,7 +17,7 @@ Load = Callable[[ModelVersion, Report], LineModel]
 
 logger = logging.getLogger(__name__)
 
-MODELS_KEPT = 4  # warm ones, of which no line may be using any: an alias that moves back finds its model loaded
+MODELS_KEPT = 4  # warm ones that no line uses, beside those in use: an alias that moves back finds its model loaded
 RESOLVE_AGAIN = 20  # looks after which a reference is resolved although its folder looks unchanged
 
 
@@ -56,16 +56,21 @@ class LineModels:
             return self._warm.get((version.ref, version.digest))
 
     def load(self, version: ModelVersion, report: Report = unreported) -> LineModel:
-        """Load a model, warm it, and keep it. Raises ModelingError, or whatever a library raises."""
+        """Load a model, warm it, and keep it until `drop_unused`. Raises ModelingError, or what a library raises."""
         model = self.warm(version)
         if model is None:
             model = self._load(version, report)
             logger.info("%s is loaded and warm: %s ms by batch size", model.name, model.timings.all_expected_ms())
             with self._lock:
                 self._warm[version.ref, version.digest] = model
-                while len(self._warm) > MODELS_KEPT:
-                    self._warm.popitem(last=False)
         return model
+
+    def drop_unused(self, used: Collection[LineModel]) -> None:
+        """Drop the least recently used of the models that no line uses, if there are more than `MODELS_KEPT`."""
+        with self._lock:
+            unused = [key for key, model in self._warm.items() if model not in used]
+            for key in unused[:-MODELS_KEPT]:
+                del self._warm[key]
 
 
 def loader(models: ModelCache) -> Load:
