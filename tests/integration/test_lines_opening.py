@@ -4,10 +4,10 @@ import pytest
 
 from orchestrator.contract.settings import Settings
 from tests.support.images import grey_png
-from tests.support.line_workers import LineHome
+from tests.support.line_workers import Gate, LineHome
 from tests.support.pushes import Pusher, wait_until_open, workers_of
 from tests.support.server import wait_until
-from workers.lines import consumer, sweeping
+from workers.lines import consumer, link, sweeping
 from workers.lines.sweeping import LineSweeper, _ServerSweep
 
 pytestmark = pytest.mark.integration
@@ -72,6 +72,39 @@ def test_a_line_with_a_server_of_its_own_harms_no_other_while_that_is_frozen(hom
     wait_until(lambda: own.store.epoch() is not None, what="the line is entered again")
     assert Pusher(own.store).ask("c", DARK).bin == "D"
     sweeper.stop(wait_s=5)
+
+
+def test_a_request_that_is_tried_alone_holds_up_no_other_line_when_its_server_goes_away(home, own_server):
+    post, own = home.create("post", workers=0), home.create("own", workers=0, server=own_server.url)
+    own.push("poison", LIGHT)
+    assert len(own.store.take("dead", 1, 1, 1 << 20).held) == 1
+    gate = Gate()
+    home.predictor("tones@1").before = lambda brightness: gate() if 250 in brightness else None
+    home.start("w1")
+    assert gate.entered.wait(60)
+
+    own_server.freeze()
+    gate.open()
+
+    assert post.ask("a", DARK).bin == "D"
+    own_server.thaw()
+    assert own.wait_for("poison")[0].bin == "L1"
+
+
+def test_a_request_whose_answer_is_given_up_is_held_no_longer(home, own_server, monkeypatch):
+    monkeypatch.setattr(link, "_ANSWER_AGAIN_S", -1e6)  # it is given up at once
+    worker = home.start("w1")
+    own = home.create("own", server=own_server.url)
+    gate = Gate()
+    home.predictor("tones@1").before = gate
+    own.push("a", LIGHT)
+    assert gate.entered.wait(60)
+
+    own_server.freeze()
+    gate.open()
+
+    wait_until(lambda: not worker._links[own_server.url]._leased, what="it is given up")
+    own_server.thaw()
 
 
 def test_lines_that_are_removed_are_closed_and_others_are_opened_by_name(home):

@@ -198,15 +198,16 @@ class ServerLink:
             self.hand_back([request])
             return
         try:
-            while not self._scheduler.wait_until_free(_BLOCK_S) or self._is_leased(request):
+            while not self._scheduler.wait_until_free(_BLOCK_S) or self._has_lease(request):
                 if self._stopped.wait(0.001):
                     break
         finally:
             self._scheduler.end_alone()
 
-    def _is_leased(self, request: Request) -> bool:
+    def _has_lease(self, request: Request) -> bool:
+        """Whether its answer is not stored, and its lease is not over: it is renewed as long as the server is there."""
         with self._lock:
-            return (request.line, request.key) in self._leased
+            return (request.line, request.key) in self._leased and time.monotonic() < request.leased_until_s
 
     # Answering
 
@@ -219,13 +220,19 @@ class ServerLink:
                 self._recovered()
             except SERVER_ERRORS as err:
                 self._away(err)
-                waiting = [each for each in waiting if time.monotonic() < each.request.deadline_s + _ANSWER_AGAIN_S]
+                waiting = self._without_useless(waiting)
                 if self._stopped.is_set():
                     return
             except Exception:
                 logger.exception("cannot send answers to %s", self.url)
                 self._release_all(waiting)
                 waiting = []
+
+    def _without_useless(self, waiting: list[Done]) -> list[Done]:
+        """Those that are of use still; the requests of others are held no longer."""
+        since_s = time.monotonic() - _ANSWER_AGAIN_S
+        self._release_all(each for each in waiting if each.request.deadline_s <= since_s)
+        return [each for each in waiting if each.request.deadline_s > since_s]
 
     def _collect(self, *, block: bool) -> list[Done]:
         found = [self._answers.get()] if block else []
