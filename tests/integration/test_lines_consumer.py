@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from modeling.names import path_to_text
 from orchestrator.contract.lines.requests import ImagePath, Push
 from orchestrator.contract.settings import Settings
 from tests.support.images import grey_png
@@ -286,6 +287,23 @@ def test_an_image_is_read_by_its_path_below_a_root_if_it_is_the_file_that_the_cl
     assert [(each.bin, each.reason) for each in answers] == [("L1", None), *[("F", "unreadable")] * 3]
     assert [each.error.partition(":")[0] for each in answers[1:]] == ["outside_root", "unreadable", "outside_root"]
     assert answers[3].error == f"outside_root: link.png leads out of the root {tmp_path / 'belt'}, by a link"
+
+
+def test_a_path_that_is_no_utf_8_and_leads_out_of_a_root_costs_its_neighbours_nothing(home, tmp_path):
+    target = image_file(tmp_path / "secret", "b.png", LIGHT)
+    link = image_file(tmp_path / "belt", "a.png", LIGHT).parent / os.fsdecode(b"x\xff.png")
+    link.symlink_to(target)
+    post = home.create("post", workers=0, roots=[str(tmp_path / "belt")])
+    facts = link.stat()
+    payload = ImagePath(path_to_text(str(link)), facts.st_size, facts.st_mtime_ns).encode()
+    post.store.admit([Push("1/link", "d", PATIENCE_MS, facts.st_size, "path", payload)], post.client_id)
+    post.push("bad", JUNK)
+
+    home.start("w1")
+
+    linked, bad = post.wait_for("link", "bad")
+    assert linked.error == rf"outside_root: x\xff.png leads out of the root {tmp_path / 'belt'}, by a link"
+    assert (linked.reason, bad.reason) == ("unreadable", "unreadable")
 
 
 def test_what_cannot_be_predicted_in_time_is_answered_at_once_and_never_predicted(home):

@@ -10,7 +10,7 @@ from pathlib import Path
 from modeling.errors import ImageError, trouble_of
 from modeling.images.decode import decode_image
 from modeling.inference.decode_watch import DecodeWatch
-from modeling.names import text_to_path
+from modeling.names import path_to_text, text_to_path
 from orchestrator.contract.lines.requests import ImagePath
 from workers.classify.read import ImageReader
 from workers.lines.requests import OpenLine, Request
@@ -129,7 +129,8 @@ class LineDecoders:
             return self._reader(root, line).read(path)
         except ImageError as err:
             if err.code == "outside_root":  # the reader's words are those of jobs, which may follow links
-                raise ImageError("outside_root", f"{path} leads out of the root {root}, by a link") from err
+                text = f"{path_to_text(path)} leads out of the root {root}, by a link"
+                raise ImageError("outside_root", text) from err
             raise
 
     def _reader(self, root: str, line: OpenLine) -> ImageReader:

@@ -1,6 +1,7 @@
 """The answer to a pushed image, and the reasons why it is not a plain accept."""
 
 import json
+import re
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -81,6 +82,7 @@ class Answer:
 
 
 _RECORD = "the record of an answer"
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _PREDICTED = {None, "next_bin", "degraded", "low_confidence", "no_bin", "bin_full"}
 
 
@@ -111,10 +113,12 @@ class Verdict:
 def encode_facts(**facts: Any) -> str:
     """The rest of a record: label, score, scores, decision, model, map_version, error, stage_ms; no braces.
 
-    Empty where nothing is known. Scripts join it with a verdict and the times to one JSON object.
+    Empty where nothing is known. Scripts join it with a verdict and the times to one JSON object. Always valid text:
+    a lone surrogate, as bytes of a file's name may be, is written as an escape that readers see.
     """
     known = {name: value for name, value in facts.items() if value not in (None, {}, ())}
-    return json.dumps(known, ensure_ascii=False)[1:-1]
+    text = json.dumps(known, ensure_ascii=False)[1:-1]
+    return text if text.isascii() else _SURROGATE.sub(lambda match: f"\\\\u{ord(match[0]):04x}", text)
 
 
 def decode_record(record: bytes | str, **changed: Any) -> Answer:

@@ -25,6 +25,13 @@ def test_a_record_that_is_read_fast_is_what_validation_makes_of_it(monkeypatch):
     assert repr(fast) == repr(decode_record(RECORD, ms=1))
 
 
+def test_facts_can_be_sent_whatever_bytes_a_name_holds():
+    facts = encode_facts(error="é \udcff \ud800", label="a")
+
+    assert facts.encode() == '"error": "é \\\\udcff \\\\ud800", "label": "a"'.encode()
+    assert decode_record('{"key":"1/a","bin":"7",' + facts + "}").error == "é \\udcff \\ud800"
+
+
 def test_a_client_sets_fields_of_its_own():
     answer = decode_record(RECORD.encode(), ms=12.5, reason="conflict")
 
