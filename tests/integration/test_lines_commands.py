@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import redis
@@ -229,6 +230,20 @@ def test_a_line_that_cannot_be_read_keeps_no_other_from_an_emptied_server(home, 
     assert (list(found.lines), list(found.troubles)) == (["post"], ["broken"])
     assert "not JSON" in found.troubles["broken"]
     assert read_line(client, "post") == registry.get("post")
+    assert LineStore(client, "post").epoch() is not None
+
+
+def test_a_line_whose_keys_somebody_else_wrote_keeps_no_other_from_an_emptied_server(home, client):
+    create()
+    registry = LineRegistry(Settings(home=home), client)
+    registry.create(replace(registry.get("post").settings, name="belt"))
+    client.delete(LineStore(client, "post").key("line"))
+    client.set(LineStore(client, "belt").key("line"), "x")
+
+    found = registry.refill()
+
+    assert (list(found.lines), list(found.troubles)) == (["post"], ["belt"])
+    assert "WRONGTYPE" in found.troubles["belt"]
     assert LineStore(client, "post").epoch() is not None
 
 

@@ -103,7 +103,7 @@ def test_a_request_whose_answer_is_given_up_is_held_no_longer(home, own_server, 
     own_server.freeze()
     gate.open()
 
-    wait_until(lambda: not worker._links[own_server.url]._leased, what="it is given up")
+    wait_until(lambda: not worker._links[own_server.url]._leases, what="it is given up")
     own_server.thaw()
 
 

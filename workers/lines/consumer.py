@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import redis
+
 from modeling.errors import ImageError, ModelingError
 from modeling.images.quotas import num_cores
 from orchestrator.contract.lines.answers import Cause
@@ -171,7 +173,12 @@ class LineConsumer:
         return not waiting
 
     def _others_serve(self, line: OpenLine) -> bool:
-        status = read_status(line.store, line.line)
+        try:
+            status = read_status(line.store, line.line)
+        except (redis.ResponseError, ValueError) as err:
+            if isinstance(err, SERVER_ERRORS):
+                raise
+            return True  # somebody else wrote to its keys: this worker cannot serve it, either
         others = [worker for worker in status.workers if worker.worker != self._settings.worker]
         return status.state == "paused" or any(worker.is_open and not worker.draining for worker in others)
 

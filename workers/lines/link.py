@@ -16,8 +16,11 @@ from orchestrator.contract.lines.mover import restore_answer
 from orchestrator.contract.lines.requests import GivenAnswer, Taken
 from orchestrator.contract.server import SERVER_ERRORS, connect_raw
 from workers.device_gate import DeviceGate
+from workers.lines.apart import LinesApart
 from workers.lines.capacity import capacity_of
 from workers.lines.files import LineFiles
+from workers.lines.leases import Leases
+from workers.lines.predict import answer_unreadable
 from workers.lines.requests import Done, OpenLine, Request
 from workers.lines.scheduler import Scheduler
 
@@ -29,6 +32,7 @@ _TAKE_BYTES = 64 << 20
 _FULL_S = 0.01  # until lines with room are asked again while others have none
 _AWAY_PAUSE_S = 0.1
 _ANSWER_AGAIN_S = 10.0  # after its deadline an answer is of use for the record only
+_TAKING = "taking requests"
 _CAPACITY_S = 0.25
 _COUNTS_S = 1.0
 
@@ -45,10 +49,10 @@ class ServerLink:
         self._scheduler = scheduler
         self._files = files
         self._gate = gate
+        self._apart = LinesApart()
         self._client = connect_raw(url, timeout_s=SOCKET_TIMEOUT_S)
         self._answers: SimpleQueue[Done | None] = SimpleQueue()
-        self._leased: dict[tuple[OpenLine, str], Request] = {}
-        self._lock = threading.Lock()
+        self._leases = Leases(worker)
         self._all_taken = False  # when lines were asked last
         self._stopping = threading.Event()  # takes no more
         self._stopped = threading.Event()  # sends no more
@@ -73,7 +77,7 @@ class ServerLink:
         """End, once what is held has been answered, or after so long."""
         self._stopping.set()
         deadline = time.monotonic() + wait_s
-        while self._leased and time.monotonic() < deadline and self.trouble is None:
+        while self._leases and time.monotonic() < deadline and self.trouble is None:
             time.sleep(0.005)
         self._stopped.set()
         self._answers.put(None)
@@ -84,6 +88,7 @@ class ServerLink:
     def leave(self, line: OpenLine) -> None:
         """This worker serves a line no longer."""
         self._leave([line])
+        self._apart.forget(line.name)
 
     def answer(self, done: Iterable[Done]) -> None:
         """Send these answers soon."""
@@ -96,11 +101,11 @@ class ServerLink:
             keys = [request.key for request in requests if request.line is line]
             try:
                 line.store.hand_back(self._worker, keys)
-            except SERVER_ERRORS as err:
+            except (*SERVER_ERRORS, redis.ResponseError) as err:
                 logger.warning(
                     "line %s: cannot hand back %d requests, their leases run out: %s", line.name, len(keys), err
                 )
-            self._release(line, keys)
+            self._leases.release(line, keys)
 
     # Taking
 
@@ -116,7 +121,8 @@ class ServerLink:
                 self._stopping.wait(1.0)
 
     def _take_once(self) -> None:
-        lines = [line for line in self.lines if line.model is not None and not line.closed]
+        able = [line for line in self.lines if line.model is not None and not line.closed]
+        lines = [line for line in able if not self._apart.rests(line.name, _TAKING)]
         if not lines:
             self._stopping.wait(_BLOCK_S)
             return
@@ -134,9 +140,9 @@ class ServerLink:
         taken = [
             request
             for (line, _), each in zip(wanted, found, strict=True)
-            for request in self._without_answered(line, self._enter(line, each, begun_s + each.waited_s))
+            for request in self._entered(line, each, begun_s)
         ]
-        emptied = all(len(each.held) < room for (_, room), each in zip(wanted, found, strict=True))
+        emptied = all(each.num < room for (_, room), each in zip(wanted, found, strict=True))
         self._all_taken = emptied and len(wanted) == len(lines)
         if taken and self._stopping.is_set():  # it was pushed while this thread waited in vain
             self.hand_back(taken)
@@ -145,6 +151,18 @@ class ServerLink:
         elif emptied and not self._all_taken:  # the others are full
             wanting = dict(wanted)
             self._scheduler.wait_for_room([line for line in lines if line not in wanting], _FULL_S)
+
+    def _entered(self, line: OpenLine, taken: Taken, begun_s: float) -> list[Request]:
+        """The requests of new items among what was taken for a line."""
+        if taken.unreadable:
+            with self._apart.only(line.name, "answering what cannot be read"):
+                answer_unreadable(line, taken.unreadable)
+        requests: list[Request] = []
+        with self._apart.only(line.name, _TAKING):
+            if taken.error is not None:
+                raise taken.error
+            requests += self._without_answered(line, self._enter(line, taken, begun_s + taken.waited_s))
+        return requests
 
     def _enter(self, line: OpenLine, taken: Taken, begun_s: float) -> list[Request]:
         """Requests for what was taken. begun_s: before the server looked at its clock, so no deadline is too late."""
@@ -160,22 +178,18 @@ class ServerLink:
                 leased_until_s=begun_s + line.lease_ms / 1e3,
                 image=held.image,
             )
-            with self._lock:
-                known = self._leased.setdefault((line, held.key), request)
-            if known is request:
+            if self._leases.add(request):
                 found.append(request)
-            else:  # its lease ran out in this worker, which still works on it
-                known.leased_until_s, known.gone = request.leased_until_s, False
         return found
 
     def _without_answered(self, line: OpenLine, requests: list[Request]) -> list[Request]:
         """The requests of new items; an old one, which a client has pushed again, gets the answer that it got then."""
         records = self._files.answered(line.name, [request.key for request in requests])
         for key, record in records.items():
-            self._release(line, [key])
+            self._leases.release(line, [key])
             try:
                 restore_answer(line.store, key, record)
-            except SERVER_ERRORS as err:
+            except (*SERVER_ERRORS, redis.ResponseError, ValueError) as err:
                 logger.warning("line %s: cannot give an older answer again, its lease runs out: %s", line.name, err)
         return [request for request in requests if request.key not in records]
 
@@ -190,7 +204,7 @@ class ServerLink:
     def _try_alone(self, request: Request) -> None:
         """What else is held when a worker dies counts as delivered, too: so nothing else is."""
         untried = self._scheduler.take_back_untried()
-        mine = [each for each in untried if (each.line, each.key) in self._leased]
+        mine = [each for each in untried if self._leases.has(each)]
         self.hand_back(mine)
         self._scheduler.add(each for each in untried if each not in mine)
         remaining_s = max(0.0, request.deadline_s - time.monotonic())
@@ -198,16 +212,11 @@ class ServerLink:
             self.hand_back([request])
             return
         try:
-            while not self._scheduler.wait_until_free(_BLOCK_S) or self._has_lease(request):
+            while not self._scheduler.wait_until_free(_BLOCK_S) or self._leases.holds(request):
                 if self._stopped.wait(0.001):
                     break
         finally:
             self._scheduler.end_alone()
-
-    def _has_lease(self, request: Request) -> bool:
-        """Whether its answer is not stored, and its lease is not over: it is renewed as long as the server is there."""
-        with self._lock:
-            return (request.line, request.key) in self._leased and time.monotonic() < request.leased_until_s
 
     # Answering
 
@@ -248,15 +257,24 @@ class ServerLink:
             by_line.setdefault(each.request.line, []).append(each)
         for line, given in by_line.items():
             begun_s = time.perf_counter()
-            stood = line.store.answer(
-                [GivenAnswer(each.request.key, each.verdict, each.late, each.rest) for each in given]
-            )
+            stood = self._store(line, given)
             line.answer.add((time.perf_counter() - begun_s) * 1e3)
-            self._release(line, [each.request.key for each in given])
+            self._leases.release(line, [each.request.key for each in given])
             for each, stands in zip(given, stood, strict=True):
                 if stands:
                     self._keep_safely(each)
         return []
+
+    def _store(self, line: OpenLine, given: Sequence[Done]) -> list[bool]:
+        """Whether each answer stands; one that cannot be stored costs the others of its line nothing."""
+        stood: list[bool] = []
+        with self._apart.only(line.name, "storing answers"):
+            stood = line.store.answer(
+                [GivenAnswer(each.request.key, each.verdict, each.late, each.rest) for each in given]
+            )
+        if stood or len(given) == 1:
+            return stood or [False]
+        return [stands for each in given for stands in self._store(line, [each])]
 
     def _keep_safely(self, done: Done) -> None:
         try:
@@ -266,17 +284,12 @@ class ServerLink:
 
     def _release_all(self, waiting: Iterable[Done]) -> None:
         for each in waiting:
-            self._release(each.request.line, [each.request.key])
-
-    def _release(self, line: OpenLine, keys: Iterable[str]) -> None:
-        with self._lock:
-            for key in keys:
-                self._leased.pop((line, key), None)
+            self._leases.release(each.request.line, [each.request.key])
 
     def abandon(self, requests: Iterable[Request]) -> None:
         """Renew nothing more of these: their leases run out, as they do when a worker dies."""
         for request in requests:
-            self._release(request.line, [request.key])
+            self._leases.release(request.line, [request.key])
 
     # Leases, capacity, counts
 
@@ -285,7 +298,7 @@ class ServerLink:
         last_capacity = last_counts = 0.0
         while not self._stopped.wait(min([_CAPACITY_S, *(line.lease_ms / 3e3 for line in self.lines)])):
             try:
-                self._renew()
+                self._leases.renew(self._apart)
                 now = time.monotonic()
                 if now - last_capacity >= _CAPACITY_S and not self._stopping.is_set():
                     last_capacity = now
@@ -298,26 +311,13 @@ class ServerLink:
             except Exception:
                 logger.exception("cannot keep the leases at %s, trying again", self.url)
 
-    def _renew(self) -> None:
-        now = time.monotonic()
-        with self._lock:
-            held = list(self._leased.values())
-        for line in {request.line for request in held}:
-            lease_s = line.lease_ms / 1e3
-            due = [each for each in held if each.line is line and each.leased_until_s - now < lease_s * 2 / 3]
-            if not due:
-                continue
-            lost = line.store.renew(self._worker, line.lease_ms, [each.key for each in due])
-            for each in due:
-                each.leased_until_s = now + lease_s
-                if each.key in lost:
-                    each.gone = True
-            self._release(line, lost)
-
     def _report_capacity(self) -> None:
         for line in self.lines:
-            if not line.closed:
+            if line.closed:
+                continue
+            with self._apart.only(line.name, "reporting"):
                 capacity, facts = capacity_of(line, self.lines, self._scheduler, self._gate)
+                facts["trouble"] = facts["trouble"] or self._apart.trouble(line.name)
                 line.store.report_capacity(
                     self._worker, capacity, facts | ({"draining": True} if self.draining else {})
                 )
@@ -326,11 +326,12 @@ class ServerLink:
         for line in self.lines:
             if num := self._files.take_not_kept(line.name):
                 line.counts.image_not_kept(num)
-            line.store.count(line.counts.take())
+            with self._apart.only(line.name, "counting"):
+                line.store.count(line.counts.take())
 
     def _leave(self, lines: Iterable[OpenLine]) -> None:
         for line in lines:
-            with suppress(*SERVER_ERRORS):  # what it reported counts for a second and a half
+            with suppress(*SERVER_ERRORS, redis.ResponseError):  # what it reported counts for a second and a half
                 line.store.report_capacity(self._worker, "0 0 0 0", None)
 
     def _away(self, err: BaseException) -> None:

@@ -10,11 +10,12 @@ from modeling.errors import ImageError
 from modeling.images.pixels import Pixels
 from modeling.inference.prediction import Prediction
 from orchestrator.contract.lines.answers import Cause, Verdict, encode_facts
+from orchestrator.contract.lines.requests import GivenAnswer
 from orchestrator.contract.lines.verdicts import cause_of, choose_verdict, late_verdict
 from workers.device_gate import DeviceGate
 from workers.lines.batches import Batch
 from workers.lines.model import TOP_K, TOP_K_OF_MODELS
-from workers.lines.requests import Answerer, Done, Request
+from workers.lines.requests import Answerer, Done, OpenLine, Request
 from workers.lines.scheduler import Scheduler
 
 logger = logging.getLogger(__name__)
@@ -136,6 +137,16 @@ def unreadable(request: Request, error: ImageError) -> Done:
     rest = encode_facts(error=str(error), map_version=line.map_version, stage_ms=_rounded_ms(request))
     verdict = Verdict(line.settings.fallback, "unreadable")
     return Done(request, verdict, late_verdict(line, cause_of(request.stage_ms)), rest)
+
+
+def answer_unreadable(line: OpenLine, unreadable: Sequence[tuple[bytes, str]]) -> None:
+    """Answer requests that no worker can read, given as keys with reasons: they would be taken again and again."""
+    key, reason = unreadable[0]
+    logger.warning("line %s: %d requests cannot be read, such as %r: %s", line.name, len(unreadable), key[:80], reason)
+    verdict = Verdict(line.line.settings.fallback, "unreadable")
+    late = late_verdict(line.line, "queue")
+    facts = [encode_facts(error=f"unreadable: {why}", map_version=line.line.map_version) for _, why in unreadable]
+    line.store.answer([GivenAnswer(key, verdict, late, rest) for (key, _), rest in zip(unreadable, facts, strict=True)])
 
 
 def overdue(request: Request, cause: Cause) -> Done:

@@ -10,14 +10,13 @@ import time
 from collections.abc import Callable
 from typing import Any, cast
 
-import redis
-
 from orchestrator.contract.ledger.live_workers import HEARTBEAT_S
 from orchestrator.contract.lines.registry import VERSION_KEY, LineRegistry, Refill
 from orchestrator.contract.lines.settings import Line
 from orchestrator.contract.lines.store import LineStore
 from orchestrator.contract.server import SERVER_ERRORS, connect_raw
 from orchestrator.contract.settings import Settings
+from workers.lines.apart import LinesApart
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +90,7 @@ class _ServerSweep:
         """enters: whether a line is still to be entered, into a server of its own; None: this thread asks for that."""
         self.lines: tuple[Line, ...] = ()
         self._client = connect_raw(url, timeout_s=SOCKET_TIMEOUT_S)
+        self._apart = LinesApart()
         self._on_changed = on_changed
         self._version: bytes | None = None
         self._enters = enters
@@ -131,16 +131,12 @@ class _ServerSweep:
         wait_ms = MOST_MS
         for line in self.lines:
             half = max(_LEAST_MS, min(MOST_MS, line.settings.deadline_ms // 2))
-            try:
+            with self._apart.only(line.name, "sweeping"):
                 swept_s, since_s = time.monotonic(), 0.0
                 if line.name in self._swept_s:
                     since_s = max(0.001, swept_s - self._swept_s[line.name])
                 wait_ms = min(wait_ms, self._store(line).sweep(half, since_s=since_s))
                 self._swept_s[line.name] = swept_s
-            except SERVER_ERRORS:
-                raise
-            except redis.ResponseError:  # of this line's keys, which somebody else may have written
-                logger.exception("cannot sweep line %s, trying again", line.name)
         return (wait_ms + _EXTRA_MS) / 1e3
 
     def _check(self) -> None:
@@ -148,12 +144,13 @@ class _ServerSweep:
         known, lines = True, self.lines
         self._forget_all_but({line.name for line in lines})
         for line in lines:
-            store = self._store(line)
-            if self._enters is None:
-                known &= store.epoch() is not None
-            elif (self._entered.get(line.name) != line or store.epoch() is None) and self._enters(line.name):
-                store.enter(line)
-                self._entered[line.name] = line
+            with self._apart.only(line.name, "entering"):
+                store = self._store(line)
+                if self._enters is None:
+                    known &= store.epoch() is not None
+                elif (self._entered.get(line.name) != line or store.epoch() is None) and self._enters(line.name):
+                    store.enter(line)
+                    self._entered[line.name] = line
         if self._enters is not None:
             return
         version = cast("bytes | None", self._client.get(VERSION_KEY))
@@ -162,6 +159,8 @@ class _ServerSweep:
             self._on_changed()
 
     def _forget_all_but(self, names: set[str]) -> None:
+        for removed in set(self._stores) - names:
+            self._apart.forget(removed)
         kept: tuple[dict[str, Any], ...] = (self._stores, self._entered, self._swept_s)
         for each in kept:
             for removed in set(each) - names:

@@ -23,7 +23,7 @@ from orchestrator.contract.ledger.live_workers import PREFIX
 from orchestrator.contract.lines.removals import LINE_FILE, Removals, how_to_finish
 from orchestrator.contract.lines.settings import Line, LineSettings, check_line_name
 from orchestrator.contract.lines.store import LineStore
-from orchestrator.contract.server import SOCKET_TIMEOUT_S, connect_raw
+from orchestrator.contract.server import SERVER_ERRORS, SOCKET_TIMEOUT_S, connect_raw
 
 if TYPE_CHECKING:  # clients read a line here, and have no pydantic-settings
     from orchestrator.contract.settings import Settings
@@ -207,7 +207,9 @@ class LineRegistry(LinesOnDisk):
             except NotFoundError:
                 self._encoded.pop(name, None)
                 continue  # removed just now
-            except (UsageError, OSError) as err:
+            except SERVER_ERRORS:
+                raise
+            except (UsageError, OSError, redis.ResponseError) as err:
                 refill.troubles[name] = str(err)
         if self._folder.is_dir():  # else the home may not be mounted
             for gone in set(known) - {name.encode() for name in self.names()}:

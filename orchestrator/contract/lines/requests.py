@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Literal, Self, cast
 
+from orchestrator.contract.errors import MessageError
 from orchestrator.contract.lines.answers import Answer, Verdict, decode_record
 
 AdmitVerdict = Literal[
@@ -43,8 +44,12 @@ class ImagePath:
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
-        path, size, mtime_ns = json.loads(data)
-        return cls(str(path), int(size), int(mtime_ns))
+        """Raises MessageError where it is none of ours."""
+        try:
+            path, size, mtime_ns = json.loads(data)
+            return cls(str(path), int(size), int(mtime_ns))
+        except (ValueError, TypeError, OverflowError, RecursionError) as err:
+            raise MessageError(f"these are no facts of a path: {data[:80]!r}") from err
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,18 +95,29 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """Requests that a worker has leased. now_ms: when, by the server's clock. waited_s: from the call until then."""
+    """Requests that a worker has leased. now_ms: when, by the server's clock. waited_s: from the call until then.
+
+    unreadable: the keys, as they are on the server, of requests that no worker can read, each with the reason.
+    error: why nothing could be taken: the line's keys are not as the scripts write them.
+    """
 
     now_ms: int
     held: list[Held]
     waited_s: float = 0.0
+    unreadable: tuple[tuple[bytes, str], ...] = ()
+    error: Exception | None = None
+
+    @property
+    def num(self) -> int:
+        """How many were leased."""
+        return len(self.held) + len(self.unreadable)
 
 
 @dataclass(frozen=True, slots=True)
 class GivenAnswer:
     """A worker's answer: `verdict` if it is in time, else `late`, and `rest` in any case (`answers.encode_facts`)."""
 
-    key: str
+    key: str | bytes
     verdict: Verdict
     late: Verdict
     rest: str

@@ -7,16 +7,18 @@ in one round trip.
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self, cast
 
 import redis
 
+from orchestrator.contract.errors import MessageError
 from orchestrator.contract.lines.answers import Answer, decode_record
 from orchestrator.contract.lines.commands import LineCommands, admissions, require_all
 from orchestrator.contract.lines.connections import Command, connections_of
 from orchestrator.contract.lines.requests import Admission, Decided, GivenAnswer, Held, ImagePath, Push, Taken
 from orchestrator.contract.lines.settings import Line
+from orchestrator.contract.server import SERVER_ERRORS
 
 CAPACITY_TTL_MS = 1_500  # a worker that has not said for so long what it can do counts as dead
 
@@ -74,6 +76,8 @@ class LineStore:
     def take(self, worker: str, most: int, lease_ms: int, most_bytes: int) -> Taken:
         """Lease the requests that are due first."""
         [taken] = self.take_for_each(worker, [(self, most, lease_ms, most_bytes)])
+        if taken.error is not None:
+            raise taken.error
         return taken
 
     def take_for_each(
@@ -81,7 +85,7 @@ class LineStore:
     ) -> list[Taken]:
         """The same for several lines of this store's server at once: store, most, lease_ms, most_bytes.
 
-        Waits before that until something is pushed, and at most `wait_s`.
+        Waits before that until something is pushed, and at most `wait_s`. An error of one line is in its place.
         """
         sent_s, clock = time.monotonic(), self._connections.clock
         asks = bool(wait_s) and clock.must_ask()
@@ -94,26 +98,58 @@ class LineStore:
             for command in (store.commands.script("take", [worker, *limits]), store.commands.taken_images(worker))
         ]
         replies = self._send([*before, *takes])
-        told, replies = require_all(replies[: len(before)]), replies[len(before) :]
+        if any(_is_wrong_type(reply) for reply in replies):
+            self._free_wakes([store for store, *_ in wanted])
+        told, replies = replies[: len(before)], replies[len(before) :]
+        require_all([reply for reply in told if not _is_wrong_type(reply)])
         if asks:
             clock.told(sent_s, *told[0])
+
+        def waited_s(now_ms: int) -> float:
+            return clock.when(now_ms, sent_s) - sent_s if wait_s else 0.0
+
         return [
-            store._taken(require_all([taken])[0], images, clock.when(int(taken[0]), sent_s) - sent_s if wait_s else 0.0)
+            store._take_reply(taken, images, waited_s)
             for (store, *_), taken, images in zip(wanted, replies[::2], replies[1::2], strict=True)
         ]
+
+    def _free_wakes(self, stores: Sequence[Self]) -> None:
+        """Delete what is no list in the place of wake tokens: waiting for all lines fails with it, and no token counts.
+
+        Everybody who may push to a line may write there.
+        """
+        keys = [store.key("wake") for store in stores]
+        kinds = require_all(self._send([("TYPE", key) for key in keys]))
+        if wrong := [key for key, kind in zip(keys, kinds, strict=True) if kind not in (b"list", b"none")]:
+            self._call("UNLINK", *wrong)
+
+    def _take_reply(self, reply: Any, listed: Any, waited_s: Callable[[int], float]) -> Taken:
+        """waited_s: seconds until the server's clock showed these milliseconds."""
+        try:
+            [reply] = require_all([reply])
+            return self._taken(reply, listed, waited_s(int(reply[0])))
+        except SERVER_ERRORS:
+            raise
+        except redis.ResponseError as err:
+            return Taken(0, [], error=err)
 
     def _taken(self, reply: list[Any], listed: Any, waited_s: float) -> Taken:
         """What the script took, with the images: of `taken_images`, or asked for where a server does not tell them."""
         now, *entries = reply
-        named = [(entry, b"%s:%s" % (entry[6], entry[0])) for entry in entries]
+        named = [(entry, b"%s:%s" % (entry[6] or b"", entry[0])) for entry in entries]
         images: dict[bytes, bytes | None] = {}
         if isinstance(listed, list):
             images = dict(zip(listed[::2], listed[1::2], strict=True))
         if missing := [name for entry, name in named if entry[5] == b"image" and not images.get(name)]:
-            keys = [self.key(f"i:{name.decode()}") for name in missing]
+            keys = [self.key("i:").encode() + name for name in missing]
             images |= zip(missing, cast("list[bytes | None]", self._call("MGET", *keys)), strict=True)
-        held = [_held(entry, images.get(name)) for entry, name in named]
-        return Taken(int(now), [each for each in held if each is not None], waited_s)
+        held, unreadable = list[Held](), list[tuple[bytes, str]]()
+        for entry, name in named:
+            try:
+                held.append(_held(entry, images.get(name)))
+            except (MessageError, ValueError, TypeError) as err:
+                unreadable.append((entry[0], str(err)[:200]))
+        return Taken(int(now), held, waited_s, tuple(unreadable))
 
     def renew(self, worker: str, lease_ms: int, keys: Iterable[str]) -> set[str]:
         """Keep leases; returns the keys that this worker holds no longer."""
@@ -204,13 +240,22 @@ class LineStore:
         require_all(self._connections.send(self.commands.load_scripts()))
 
 
-def _held(entry: list[Any], image: bytes | None) -> Held | None:
-    """A request as the script gives it, with its image; None where the server was emptied meanwhile."""
+def _is_wrong_type(reply: Any) -> bool:
+    return isinstance(reply, redis.ResponseError) and "WRONGTYPE" in str(reply)
+
+
+def _held(entry: list[Any], image: bytes | None) -> Held:
+    """A request as the script gives it, with its image.
+
+    Raises MessageError, ValueError or TypeError where it is no request that a client of ours has made.
+    """
     key, deadline, admitted, deliveries, degraded, kind, _, path, tried = entry
     common = (key.decode(), int(deadline), int(admitted), int(deliveries), degraded == b"1")
     if kind == b"path":
         return Held(*common, path=ImagePath.decode(path), tried_ms=int(tried))
-    return None if image is None else Held(*common, image=image, tried_ms=int(tried))
+    if image is None:
+        raise MessageError("the server does not have its image")
+    return Held(*common, image=image, tried_ms=int(tried))
 
 
 def _escaped(prefix: str) -> str:
