@@ -5,9 +5,11 @@ Bytes are summed from the indexes, of which only what was appended is read each 
 
 import heapq
 import json
+import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -29,9 +31,13 @@ class _Kept(NamedTuple):
 
 @dataclass(slots=True)
 class _Index:
-    """One index as far as it was read. counted_to, removed_to: offsets in the file. size: bytes between the two."""
+    """One index as far as it was read. counted_to, removed_to: offsets in the file. size: bytes between the two.
+
+    inode: of the file: somebody may move a day away, and a worker makes the file of that name again.
+    """
 
     path: Path
+    inode: int
     counted_to: int = 0
     removed_to: int = 0
     size: int = 0
@@ -55,8 +61,10 @@ class ImageBounds:
         days = self._days()
         for day in [day for day in days if day < last_kept]:
             self._remove_day(days.pop(day))
-        for folder in days.values():
-            self._read(folder)
+        present = {path: facts for folder in days.values() for path, facts in _index_files(folder)}
+        self._forget_all_but(present)
+        for path, facts in present.items():
+            self._read(path, facts.st_ino)
         excess = self.size - most_bytes
         for day, folder in days.items():
             if excess <= 0:
@@ -86,19 +94,25 @@ class ImageBounds:
         for path in [path for path in self._indexes if path.parent == folder]:
             del self._indexes[path]
 
-    def _read(self, folder: Path) -> None:
-        """Count what was appended to the indexes of a day."""
-        for path in folder.glob(f"{INDEX_PREFIX}*.jsonl"):
-            is_new = path not in self._indexes
-            index = self._indexes.setdefault(path, _Index(path))
-            at_start = is_new  # another worker may have deleted the first ones
-            for offset, kept in _lines(path, index.counted_to):
-                index.counted_to = offset
-                if at_start and not (folder / kept.file).exists():
-                    index.removed_to = offset
-                else:
-                    at_start = False
-                    index.size += kept.size
+    def _forget_all_but(self, present: Mapping[Path, os.stat_result]) -> None:
+        """Forget the indexes that somebody else has removed or replaced: their images count no more."""
+        for path, index in list(self._indexes.items()):
+            facts = present.get(path)
+            if facts is None or facts.st_ino != index.inode or facts.st_size < index.counted_to:
+                del self._indexes[path]
+
+    def _read(self, path: Path, inode: int) -> None:
+        """Count what was appended to an index."""
+        is_new = path not in self._indexes
+        index = self._indexes.setdefault(path, _Index(path, inode))
+        at_start = is_new  # another worker may have deleted the first ones
+        for offset, kept in _lines(path, index.counted_to):
+            index.counted_to = offset
+            if at_start and not (path.parent / kept.file).exists():
+                index.removed_to = offset
+            else:
+                at_start = False
+                index.size += kept.size
 
     def _remove_oldest(self, folder: Path, excess: int) -> int:
         """Delete images of a day, oldest first, until so many bytes are gone; returns how many are."""
@@ -114,6 +128,13 @@ class ImageBounds:
         return removed
 
 
+def _index_files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """The indexes of a day."""
+    for path in folder.glob(f"{INDEX_PREFIX}*.jsonl"):
+        with suppress(FileNotFoundError):  # removed just now
+            yield path, path.stat()
+
+
 def _counted(number: int, index: _Index) -> Iterator[tuple[int, int, int, _Kept]]:
     for offset, kept in _lines(index.path, index.removed_to):
         if offset > index.counted_to:
@@ -123,7 +144,11 @@ def _counted(number: int, index: _Index) -> Iterator[tuple[int, int, int, _Kept]
 
 def _lines(path: Path, start: int) -> Iterator[tuple[int, _Kept]]:
     """The whole lines of an index from an offset on, each with the offset after it; what is none of ours is skipped."""
-    with path.open("rb") as file:
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return  # somebody removed the day just now
+    with file:
         file.seek(start)
         for line in file:
             if not line.endswith(b"\n"):
