@@ -273,6 +273,25 @@ def test_images_of_requests_that_no_worker_answered_are_kept_by_the_next_one(reg
     assert sorted(each.item for each in kept) == ["a", "b"]
 
 
+def test_a_line_that_is_made_again_has_its_own_key_where_the_same_worker_keeps_its_images(registry, store):
+    def keep_one(item: str) -> None:
+        store.admit([push(item, remaining_ms=1)], "c1")
+        wait_until(lambda: store.sweep(0) == 0 and num_on_server(store) == 1, what="it is late")
+        assert maintenance.run(registry.get("post").settings)
+
+    folder = registry.folder("post")
+    maintenance = LineMaintenance(store, folder, "w1")
+    keep_one("a")
+    before = (folder / "audit.key").read_bytes()
+    registry.remove("post")
+    registry.create(SETTINGS)
+
+    keep_one("b")
+
+    assert [each.item for each in read_kept(folder)] == ["b"]
+    assert (folder / "audit.key").read_bytes() != before
+
+
 def test_images_that_wait_for_a_worker_are_bounded_and_the_oldest_go_first(store):
     most = 64 << 20
     store.client.hset(store.key("line"), mapping={"unkept_bytes": most, "max_image_bytes": 2 * most})

@@ -1,5 +1,8 @@
 """Which lines a worker serves: with real servers, in this process, with fake models."""
 
+import gc
+import weakref
+
 import pytest
 
 from orchestrator.contract.settings import Settings
@@ -139,12 +142,23 @@ def test_nothing_is_kept_in_memory_of_a_line_that_was_removed(home):
     home.create("parcels").ask("a", LIGHT)
     [sweep] = sweeper._servers.values()
     wait_until(lambda: set(sweep._swept_s) == {"post", "parcels"}, what="both are swept")
+    wait_until(lambda: "post" in worker._files._keeper._writers, what="its answer was looked at")
+    store = weakref.ref(worker.lines["post"].store)  # as long as the worker has the line
+    key = ("post", "tones")
+    assert key in worker._loading
 
     home.registry.remove("post")
     wait_until(lambda: set(worker._files._archives) == {"parcels"}, what="the line is closed")
     wait_until(lambda: set(sweep._stores) == {"parcels"}, what="the sweep has heard")
 
+    def is_gone() -> bool:
+        gc.collect()
+        return store() is None
+
+    wait_until(is_gone, what="no thread has the line any more")
     assert set(sweep._swept_s) == {"parcels"}
+    assert "post" not in worker._files._keeper._writers
+    assert key not in worker._loading
     sweeper.stop(wait_s=5)
 
 

@@ -225,6 +225,9 @@ class LineConsumer:
         link = self._link_of(line)
         link.lines = tuple(other for other in link.lines if other is not line)
         link.leave(line)
+        for kept in (self._loading, self._load_failures):
+            for key in [key for key in kept.copy() if key[0] == line.name]:
+                kept.pop(key, None)
         logger.info("line %s: closed", line.name)
 
     def _link(self, url: str) -> ServerLink:

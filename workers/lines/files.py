@@ -39,6 +39,7 @@ class LineFiles:
         """A line is served no longer."""
         self._archives.pop(line, None)
         self._failing.discard(line)
+        self._keeper.forget(line)
 
     def answered(self, line: str, keys: Sequence[str]) -> dict[str, bytes]:
         """The records of those keys of an open line that were answered before."""

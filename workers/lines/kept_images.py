@@ -99,8 +99,14 @@ class ImageWriter:
         """folder: of the line."""
         self._folder = images_folder(folder)
         self._secret = audit_secret(folder)
+        self._made_for = _identity(folder)
         self._index = f"{INDEX_PREFIX}{secrets.token_hex(8)}.jsonl"
         self._lock = threading.Lock()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the line is still the one of its making: one that was removed may have been made again."""
+        return _identity(self._folder.parent) == self._made_for
 
     def why(self, settings: LineSettings, key: str, bin_: str, reason: str | None) -> Why | None:
         return why_kept(settings, self._secret, key, bin_, reason)
@@ -181,6 +187,11 @@ class ImageKeeper:
         with self._lock:
             return self._not_kept.pop(line, 0)
 
+    def forget(self, line: str) -> None:
+        """A line is served no longer."""
+        self._writers.pop(line, None)
+        self.take_not_kept(line)
+
     def close(self, wait_s: float) -> None:
         """Write what waits, for so long, and end."""
         self._closed.set()
@@ -199,8 +210,9 @@ class ImageKeeper:
     def _keep(self, waiting: _Waiting) -> None:
         name = waiting.settings.name
         try:
-            writer = self._writers.get(name) or ImageWriter(self._lines / name)
-            self._writers[name] = writer
+            writer = self._writers.get(name)
+            if writer is None or not writer.is_current:
+                writer = self._writers[name] = ImageWriter(self._lines / name)
             why = writer.why(waiting.settings, waiting.key, waiting.verdict.bin, waiting.verdict.reason)
             if why is not None:
                 writer.write(waiting.image, waiting.answer(), why)
@@ -212,6 +224,15 @@ class ImageKeeper:
             self._writers.pop(name, None)
             with self._lock:
                 self._not_kept[name] += 1
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Of the key of a line's draw; None where there is none."""
+    try:
+        facts = (folder / DRAW_FILE).stat()
+    except OSError:
+        return None
+    return facts.st_ino, facts.st_mtime_ns
 
 
 def _hash(key: str, secret: bytes = b"") -> bytes:

@@ -65,7 +65,8 @@ class LineMaintenance:
 
         Where the worker dies between the two it is written again, in the same place.
         """
-        self._writer = self._writer or ImageWriter(self._folder)
+        if self._writer is None or not self._writer.is_current:
+            self._writer = ImageWriter(self._folder)
         stored, end_s = b"", time.monotonic() + _UNKEPT_S
         while (found := self._store.run("unkept", [stored])) and time.monotonic() < end_s:
             stored, image, record = found

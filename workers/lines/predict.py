@@ -54,19 +54,23 @@ class LinePredictors:
 
     def _run(self) -> None:
         while not self._stopped.is_set():
-            coming = self._scheduler.wait_for_batch(_POLL_S)
-            if coming is None:
-                continue
-            stream = self._gate.slots_of(coming.model.streams)
-            alone = coming.all_cores and coming.model.predictor.alone_streams > 1
-            with self._gate.push(self._gate.slots if alone else stream, at_least=stream) as slots:
-                batch = self._scheduler.next_batch()
-                if batch is None:
-                    continue
-                batch.all_cores &= slots == self._gate.slots
-                predicted = self._predict(batch)
-            if predicted is not None:  # the device is free meanwhile
-                self._answer_batch(batch, *predicted)
+            self._predict_next()
+
+    def _predict_next(self) -> None:
+        """Wait for a batch, predict and answer it. Afterwards its line and its model are held no longer."""
+        coming = self._scheduler.wait_for_batch(_POLL_S)
+        if coming is None:
+            return
+        stream = self._gate.slots_of(coming.model.streams)
+        alone = coming.all_cores and coming.model.predictor.alone_streams > 1
+        with self._gate.push(self._gate.slots if alone else stream, at_least=stream) as slots:
+            batch = self._scheduler.next_batch()
+            if batch is None:
+                return
+            batch.all_cores &= slots == self._gate.slots
+            predicted = self._predict(batch)
+        if predicted is not None:  # the device is free meanwhile
+            self._answer_batch(batch, *predicted)
 
     def _predict(self, batch: Batch) -> tuple[list[Prediction], float, float] | None:
         """The predictions, and when they were begun and ended; None where the batch failed."""

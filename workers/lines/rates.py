@@ -44,6 +44,10 @@ class Rates:
         self._turn()
         return min(1.0, self._used[line].mean) if line in self._used else 0.0
 
+    def forget(self, line: OpenLine) -> None:
+        """A line is closed, and nothing of it is held."""
+        self._used.pop(line, None)
+
     def _turn(self) -> None:
         """Close the window if it is over."""
         now = self._clock()

@@ -112,6 +112,8 @@ class Scheduler:
             for queue in self._queues.values():
                 queue.num_held -= len(queue.undecoded)
                 queue.undecoded.clear()
+            for line in list(self._queues):
+                self._drop_closed(line)
             self._room.notify_all()
         return [request for request in found if not request.gone]
 
@@ -209,9 +211,7 @@ class Scheduler:
         """A line is closed: it is dropped as soon as nothing of it is held."""
         with self._lock:
             line.closed = True
-            queue = self._queues.get(line)
-            if queue is not None and not queue.num_held:
-                del self._queues[line]
+            self._drop_closed(line)
 
     # With the lock held
 
@@ -307,10 +307,14 @@ class Scheduler:
         return None
 
     def _end(self, request: Request) -> None:
-        queue = self._queues[request.line]
-        queue.num_held -= 1
-        if request.line.closed and not queue.num_held:
-            del self._queues[request.line]
+        self._queues[request.line].num_held -= 1
+        self._drop_closed(request.line)
+
+    def _drop_closed(self, line: OpenLine) -> None:
+        queue = self._queues.get(line)
+        if line.closed and not (queue and queue.num_held):
+            self._queues.pop(line, None)
+            self._rates.forget(line)
 
     def _report(self, late: list[tuple[Request, Cause]]) -> None:
         if late:

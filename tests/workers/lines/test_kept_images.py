@@ -1,6 +1,7 @@
 """Images for review and audit: which are kept, where, and within which bounds."""
 
 import itertools
+import shutil
 import stat
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 
 from orchestrator.contract.lines.answers import Answer, Verdict, encode_facts
 from orchestrator.contract.lines.settings import LineSettings
+from tests.support.server import wait_until
 from workers.lines.image_bounds import ImageBounds
 from workers.lines.kept_images import ImageKeeper, ImageWriter, KeptImage, audit_secret, why_kept
 
@@ -147,6 +149,17 @@ class TestKeeper:
         assert (keeper.take_not_kept("gone"), keeper.take_not_kept("post")) == (1, 0)
         assert not (folder.parent / "gone").exists()
 
+    def test_a_line_that_is_made_again_under_its_name_has_its_own_key(self, keeper, folder):
+        keeper.keep(SETTINGS, b"x", "1/a", LATE, "")
+        wait_until(lambda: len(kept(folder)) == 1, what="the image is kept")
+        shutil.rmtree(folder)
+        folder.mkdir()
+        keeper.keep(SETTINGS, b"x", "1/b", LATE, "")
+        keeper.close(60)
+
+        assert [each.item for each in kept(folder)] == ["b"]
+        assert (folder / "audit.key").exists()
+
 
 class TestBounds:
     @pytest.fixture(autouse=True)
@@ -204,6 +217,29 @@ class TestBounds:
         index.write_bytes(b"x" * (len(line) - 1) + b"\n" + line)
 
         assert bounds.enforce(10**9, 1 << 30, NOW + timedelta(seconds=1)) == 2 * 12_288
+
+    def test_a_day_that_somebody_moved_away_counts_no_more(self, folder, tmp_path):
+        self.write(folder, "a", "b", day="2026-05-01")
+        self.write(folder, "c")
+        bounds = ImageBounds(folder / "images")
+        bounds.enforce(10**9, 3 * 12_288, NOW)
+        (folder / "images" / "2026-05-01").rename(tmp_path / "to train on")
+        self.write(folder, "d", "e")
+
+        assert bounds.enforce(10**9, 3 * 12_288, NOW) == 3 * 12_288
+        assert self.present(folder) == ["c", "d", "e"]
+
+    def test_a_day_that_is_moved_away_while_a_worker_writes_to_it_begins_anew(self, folder, tmp_path):
+        writer = ImageWriter(folder)
+        writer.write(bytes(10_000), replace(ACCEPTED, item="a"), "audit")
+        writer.write(bytes(10_000), replace(ACCEPTED, item="b"), "audit")
+        bounds = ImageBounds(folder / "images")
+        bounds.enforce(10**9, 1 << 30, NOW)
+        (today,) = (folder / "images").iterdir()
+        today.rename(tmp_path / "to train on")
+        writer.write(bytes(10_000), replace(ACCEPTED, item="c"), "audit")
+
+        assert bounds.enforce(10**9, 1 << 30, NOW) == 12_288
 
     def test_two_workers_that_enforce_in_turns_agree(self, folder):
         first, second = ImageBounds(folder / "images"), ImageBounds(folder / "images")

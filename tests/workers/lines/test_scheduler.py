@@ -289,3 +289,14 @@ def test_a_batch_that_hangs_is_noticed(desk):
     assert desk.scheduler.longest_prediction_s() == 7.0
     desk.scheduler.finished(batch, 7.0)
     assert desk.scheduler.longest_prediction_s() == 0.0
+
+
+def test_nothing_stays_of_a_closed_line_whose_requests_were_taken_back(desk):
+    line = desk.line("a")
+    requests = desk.push(line, "x", "y")
+    desk.scheduler.forget(line)
+
+    taken_back = desk.scheduler.take_back_untried()
+
+    assert taken_back == requests
+    assert line not in desk.scheduler._queues
