@@ -42,7 +42,8 @@ def test_requests_that_nobody_can_read_are_answered_once_and_others_as_ever(home
     belt, post = home.create("belt", workers=0), home.create("post", workers=0)
     pushed = [("path", path, LONG_MS, 0) for path in PATHS]
     pushed += [("image", "", LONG_MS, 0), ("odd", "", LONG_MS, 0), ("path", PATHS[0], "inf", 0)]
-    pushed += [("path", b'["/a", 1, 1]', LONG_MS, "soon")]
+    some = b'["/a", 1, 1]'
+    pushed += [("path", some, LONG_MS, "soon"), ("path", some, LONG_MS, "9" * 400), ("path", some, "1e300", 0)]
     for number, (kind, path, remaining_ms, tried) in enumerate(pushed):
         belt.store.client.set(belt.store.key(f"i:aa:1/{number}"), LIGHT)
         belt.store.run("admit", ["c", f"1/{number}", "aa", remaining_ms, 1, kind, path, tried])

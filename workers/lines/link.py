@@ -155,7 +155,7 @@ class ServerLink:
     def _entered(self, line: OpenLine, taken: Taken, begun_s: float) -> list[Request]:
         """The requests of new items among what was taken for a line."""
         if taken.unreadable:
-            with self._apart.only(line.name, "answering what cannot be read"):
+            with suppress(*SERVER_ERRORS), self._apart.only(line.name, "answering what cannot be read"):
                 answer_unreadable(line, taken.unreadable)
         requests: list[Request] = []
         with self._apart.only(line.name, _TAKING):

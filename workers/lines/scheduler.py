@@ -87,7 +87,9 @@ class Scheduler:
             if self._alone:
                 return False
             self._alone = True
-            free = self._room.wait_for(lambda: self._closed or not self._num_held(), timeout_s)
+            free = self._room.wait_for(
+                lambda: self._closed or not self._num_held(), min(timeout_s, threading.TIMEOUT_MAX)
+            )
             if not free or self._closed:
                 self._alone = False
                 return False

@@ -20,6 +20,7 @@ from orchestrator.contract.lines.requests import Admission, Decided, GivenAnswer
 from orchestrator.contract.lines.settings import Line
 from orchestrator.contract.server import SERVER_ERRORS
 
+_LARGEST = 1 << 53  # beyond it, whole numbers are none of the scripts
 CAPACITY_TTL_MS = 1_500  # a worker that has not said for so long what it can do counts as dead
 
 
@@ -250,12 +251,15 @@ def _held(entry: list[Any], image: bytes | None) -> Held:
     Raises MessageError, ValueError or TypeError where it is no request that a client of ours has made.
     """
     key, deadline, admitted, deliveries, degraded, kind, _, path, tried = entry
-    common = (key.decode(), int(deadline), int(admitted), int(deliveries), degraded == b"1")
+    times = int(deadline), int(admitted), int(deliveries), int(tried)
+    if max(map(abs, times)) > _LARGEST:
+        raise MessageError(f"its times are out of range: {times}")
+    common = (key.decode(), *times[:3], degraded == b"1")
     if kind == b"path":
-        return Held(*common, path=ImagePath.decode(path), tried_ms=int(tried))
+        return Held(*common, path=ImagePath.decode(path), tried_ms=times[3])
     if image is None:
         raise MessageError("the server does not have its image")
-    return Held(*common, image=image, tried_ms=int(tried))
+    return Held(*common, image=image, tried_ms=times[3])
 
 
 def _escaped(prefix: str) -> str:

@@ -1,6 +1,7 @@
 """Which request is decoded next, and which batch is predicted next, by a clock that only the test moves."""
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from modeling.images.preprocessing import Preprocessing
 from orchestrator.contract.lines.requests import Held
 from orchestrator.contract.lines.settings import Line, LineSettings
+from tests.support.server import wait_until
 from workers.lines.model import LineModel
 from workers.lines.requests import OpenLine, Request
 from workers.lines.scheduler import UNFAIR_S, Scheduler
@@ -300,3 +302,18 @@ def test_nothing_stays_of_a_closed_line_whose_requests_were_taken_back(desk):
 
     assert taken_back == requests
     assert line not in desk.scheduler._queues
+
+
+def test_a_request_that_is_due_in_ages_is_tried_alone_once_nothing_else_is_held(desk):
+    line = desk.line("a")
+    desk.push(line, "held")
+
+    with ThreadPoolExecutor(1) as thread:
+        begun = thread.submit(desk.scheduler.hold_alone, risky(line), 1e13)
+        wait_until(lambda: desk.scheduler.alone, what="it waits for the other")
+        desk.decode()
+        desk.predict()
+
+        assert begun.result(timeout=60)
+    assert desk.scheduler.room(line) == 0
+    assert desk.decode() == ["risky"]
