@@ -289,6 +289,28 @@ def test_an_image_is_read_by_its_path_below_a_root_if_it_is_the_file_that_the_cl
     assert answers[3].error == f"outside_root: link.png leads out of the root {tmp_path / 'belt'}, by a link"
 
 
+def test_a_folder_that_becomes_a_link_out_of_a_root_is_not_followed(home, tmp_path):
+    image_file(tmp_path / "secret", "b.png", DARK)
+    inside = image_file(tmp_path / "belt" / "today", "b.png", DARK)
+    home.start("w1")
+    post = home.create("post", roots=[str(tmp_path / "belt")])
+
+    def ask_by_path(item):
+        facts = inside.stat()
+        payload = ImagePath(str(inside), facts.st_size, facts.st_mtime_ns).encode()
+        post.store.admit([Push(f"1/{item}", "d", PATIENCE_MS, facts.st_size, "path", payload)], post.client_id)
+        return post.wait_for(item)[0]
+
+    before = ask_by_path("before")
+    inside.unlink()
+    inside.parent.rmdir()
+    inside.parent.symlink_to(tmp_path / "secret")
+    after = ask_by_path("after")
+
+    assert (before.bin, after.bin, after.reason) == ("D", "F", "unreadable")
+    assert (after.error or "").startswith("outside_root: today/b.png leads out")
+
+
 def test_a_path_that_is_no_utf_8_and_leads_out_of_a_root_costs_its_neighbours_nothing(home, tmp_path):
     target = image_file(tmp_path / "secret", "b.png", LIGHT)
     link = image_file(tmp_path / "belt", "a.png", LIGHT).parent / os.fsdecode(b"x\xff.png")

@@ -49,7 +49,6 @@ class LineDecoders:
         self._hand_back = hand_back
         self._stopped = threading.Event()
         self._watch = DecodeWatch()
-        self._readers: dict[tuple[str, int], ImageReader] = {}
         self._threads = [
             threading.Thread(target=self._run, name=f"lines-decode-{number}", daemon=True)
             for number in range(num_threads)
@@ -125,16 +124,12 @@ class LineDecoders:
         return data
 
     def _read_below(self, root: str, path: str, line: OpenLine) -> bytes:
+        """A reader remembers which folders are inside; one of these may be a link by the next push."""
+        reader = ImageReader(root, follow_symlinks=False, max_file_bytes=line.line.settings.max_image_bytes)
         try:
-            return self._reader(root, line).read(path)
+            return reader.read(path)
         except ImageError as err:
             if err.code == "outside_root":  # the reader's words are those of jobs, which may follow links
                 text = f"{path_to_text(path)} leads out of the root {root}, by a link"
                 raise ImageError("outside_root", text) from err
             raise
-
-    def _reader(self, root: str, line: OpenLine) -> ImageReader:
-        most = line.line.settings.max_image_bytes
-        if (root, most) not in self._readers:
-            self._readers[root, most] = ImageReader(root, follow_symlinks=False, max_file_bytes=most)
-        return self._readers[root, most]
