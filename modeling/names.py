@@ -5,6 +5,7 @@ In Python a path is a str in which each byte that is not UTF-8 is a lone surroga
 this way (docs/manifest.md), and so do the names of images in data sets.
 """
 
+import csv
 import os
 import re
 import unicodedata
@@ -81,6 +82,24 @@ def text_to_cell(text: str) -> str:
 def from_cell(cell: str) -> str:
     """The reverse of `to_cell`."""
     return text_to_path(unescape_formula(cell))
+
+
+def csv_lines(rows: Iterable[Iterable[object]]) -> str:
+    """Rows of cells as lines of CSV that every version of Python reads back; each ends with "\\n"."""
+    lines = _Lines()
+    csv.writer(lines, lineterminator="\r\n").writerows(rows)
+    return "".join(lines)
+
+
+class _Lines(list[str]):
+    """Takes the lines of a csv writer.
+
+    With the line terminator "\\r\\n" the writer quotes a cell that holds either character; with "\\n" it leaves a bare
+    "\\r" in a cell unquoted (before Python 3.13), and a reader takes that for the end of the row.
+    """
+
+    def write(self, line: str) -> None:
+        self.append(line.removesuffix("\r\n") + "\n")
 
 
 def other_unicode_form(root: str | Path, name: str) -> str | None:

@@ -1,10 +1,9 @@
 """The files of an evaluation: figures as JSON, a line an image as CSV, the report with its plots."""
 
 # Shapes: H height, W width, C channels, N images.
-import csv
-import io
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from modeling.images.pixels import Pixels
 from modeling.images.preprocessing import Preprocessing
 from modeling.metrics.answers import Scored
 from modeling.metrics.evaluation import EngineFigures, Evaluation, document_text
-from modeling.names import text_to_cell, to_cell
+from modeling.names import csv_lines, text_to_cell, to_cell
 from modeling.registry.card import ModelCard
 
 if TYPE_CHECKING:
@@ -105,14 +104,12 @@ def _predictions(evaluated: Evaluated) -> str:
     """One line an image, in the order of the data."""
     answers, labels = evaluated.predicted.answers, evaluated.card.labels
     scored, decisions = _scored(evaluated)
-    lines = io.StringIO()
-    writer = csv.writer(lines, lineterminator="\n")
-    writer.writerow(PREDICTION_COLUMNS)
     columns = (answers.targets_N.tolist(), scored.predicted_N.tolist(), scored.scores_N.tolist(), decisions)
-    for name, target, predicted, score, decision in zip(answers.names, *columns, strict=True):
-        cells = (text_to_cell(name), to_cell(labels[target]), to_cell(labels[predicted]))
-        writer.writerow((*cells, f"{score:.6f}", decision or ""))
-    return lines.getvalue()
+    rows = (
+        (text_to_cell(name), to_cell(labels[target]), to_cell(labels[predicted]), f"{score:.6f}", decision or "")
+        for name, target, predicted, score, decision in zip(answers.names, *columns, strict=True)
+    )
+    return csv_lines(chain([PREDICTION_COLUMNS], rows))
 
 
 def _scored(evaluated: Evaluated) -> tuple[Scored, list[str | None]]:

@@ -1,13 +1,11 @@
 """All rows that differ, as a file: CSV for spreadsheets and tables, or a line of JSON each."""
 
-import csv
-import io
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
-from modeling.names import text_to_cell, to_cell
+from modeling.names import csv_lines, text_to_cell, to_cell
 from orchestrator.contract.errors import UsageError
 from orchestrator.contract.jobs.rows import SCORE_DIGITS
 from orchestrator.diff.differences import Change
@@ -38,9 +36,7 @@ def _csv_line(change: Change) -> bytes:
 
 
 def _line(cells: tuple[str, ...]) -> bytes:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerow(cells)
-    return buffer.getvalue().encode("utf-8", "backslashreplace")
+    return csv_lines([cells]).encode("utf-8", "backslashreplace")
 
 
 def _cells(answer: Answer | None) -> tuple[str, ...]:

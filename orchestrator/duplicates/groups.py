@@ -1,7 +1,5 @@
 """The groups of duplicates in a manifest: counted, one after another, and as CSV or JSON."""
 
-import csv
-import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modeling.data.duplicates import Grouping, members_of
-from modeling.names import path_to_text, to_cell
+from modeling.names import csv_lines, path_to_text, to_cell
 from orchestrator.contract.jobs.rows import SCORE_DIGITS, Row
 from orchestrator.jobs.results import Published
 from orchestrator.jobs.row_images import row_at
@@ -82,16 +80,17 @@ def describe(published: Published, found: Found) -> dict[str, Any]:
 
 
 def _write_csv(written: IO[bytes], groups: Iterator[Group]) -> None:
-    text = io.TextIOWrapper(written, encoding="utf-8", errors="backslashreplace", newline="", write_through=True)
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    written.write(csv_lines([COLUMNS]).encode())
     for group in groups:
-        for row in group.rows:
-            best = row.prediction.ok
-            label = to_cell(row.prediction.labels[0]) if best else ""
-            score = f"{row.prediction.scores[0]:.{SCORE_DIGITS}f}" if best else ""
-            writer.writerow((group.number, group.kind, to_cell(row.path), label, score))
-    text.detach()
+        lines = csv_lines((group.number, group.kind, *_cells(row)) for row in group.rows)
+        written.write(lines.encode("utf-8", "backslashreplace"))
+
+
+def _cells(row: Row) -> tuple[str, str, str]:
+    prediction = row.prediction
+    if not prediction.ok:
+        return to_cell(row.path), "", ""
+    return to_cell(row.path), to_cell(prediction.labels[0]), f"{prediction.scores[0]:.{SCORE_DIGITS}f}"
 
 
 def _write_json(written: IO[bytes], head: dict[str, Any], groups: Iterator[Group]) -> None:

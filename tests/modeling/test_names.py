@@ -1,3 +1,5 @@
+import csv
+import io
 import os
 import re
 import unicodedata
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 
 from modeling.names import (
     class_name,
+    csv_lines,
     is_junk,
     label_fault,
     other_unicode_form,
@@ -137,3 +140,16 @@ def test_each_folder_of_a_path_may_have_another_unicode_form(tmp_path):
     assert other_unicode_form(tmp_path, f"{nfc}/{nfc}/{nfc}.png") == f"{nfc}/{nfd}/{nfd}.png"
     assert other_unicode_form("/", f"{tmp_path}/{nfd}/{nfd}/{nfd}.png") == f"{tmp_path}/{nfc}/{nfd}/{nfd}.png"
     assert other_unicode_form(tmp_path, f"{nfc}/{nfc}/{nfc}.jpg") is None
+
+
+@pytest.mark.parametrize("cell", ["a\rb", "\r", "a\nb", "a\r\nb", "a\r\n", 'quo"te', "com,ma", "", "plain"])
+def test_every_cell_is_read_back_as_it_was(cell):
+    rows = [["before", "x"], [cell, "x"], ["after", "x"]]
+
+    text = csv_lines(rows)
+
+    assert list(csv.reader(io.StringIO(text, newline=""))) == rows
+
+
+def test_every_line_ends_alike():
+    assert csv_lines([("a", 1), ("b", 2.5)]) == "a,1\nb,2.5\n"

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, Protocol, Self, cast
 from modeling.inference.prediction import Prediction
 from modeling.metrics.decisions import DECISIONS, Decision
 from modeling.names import (
+    csv_lines,
     escape_bytes,
     escape_formula,
     escape_unsafe,
@@ -98,9 +99,7 @@ class CsvFormat(RowFormat):
         return (",".join(COLUMNS) + "\n").encode()
 
     def encode(self, rows: Iterable[Row]) -> bytes:
-        lines = _Lines()
-        csv.writer(lines, lineterminator="\r\n").writerows(self._cells(row) for row in rows)
-        return "".join(lines).encode("utf-8", "backslashreplace")
+        return csv_lines(self._cells(row) for row in rows).encode("utf-8", "backslashreplace")
 
     def footer(self) -> bytes:
         return b""
@@ -233,17 +232,6 @@ def _check_best(found: tuple[object, object], wanted: tuple[object, object]) -> 
     """Raises ValueError where label and score are not those of top_k: somebody has changed one of them."""
     if found != wanted:
         raise ValueError(f"its label and score are {found!r}, the first of its top_k {wanted!r}")
-
-
-class _Lines(list[str]):
-    """Takes the lines of a csv writer.
-
-    With the line terminator "\\r\\n" the writer quotes a cell that holds either character; with "\\n" it leaves a bare
-    "\\r" in a cell unquoted (before Python 3.13), and a reader takes that for the end of the row.
-    """
-
-    def write(self, line: str) -> None:
-        self.append(line.removesuffix("\r\n") + "\n")
 
 
 class _CountedLines:

@@ -44,7 +44,7 @@ def run(tmp_path, events):
     def run(model, data, **options):
         evaluated, evaluation = evaluate_model(EvaluateRequest(model, data, tmp_path / "out", **options), events.append)
         written = documents(evaluated, evaluation)
-        rows = list(csv.reader(io.StringIO(written["predictions.csv"])))
+        rows = list(csv.reader(io.StringIO(written["predictions.csv"], newline="")))
         return Result(evaluation, json.loads(written["evaluation.json"]), rows)
 
     return run
@@ -92,6 +92,14 @@ def test_an_evaluation_leaves_figures_predictions_and_a_report_and_the_next_one_
     ]
     assert "lamps@1" in (out / "report.html").read_text()
     assert "the reference itself" in (out / "report.html").read_text()
+
+
+def test_a_name_with_a_carriage_return_is_one_cell_of_the_predictions(tmp_path, run):
+    model = make_model(tmp_path / "model")
+    data = make_data(tmp_path / "data", dark=[8], light=[200])
+    (data / "dark" / "008.png").rename(data / "dark" / "a\rb.png")
+
+    assert [cells[0] for cells in run(model, data).predictions] == ["name", "dark/a\rb.png", "light/200.png"]
 
 
 def test_predictions_hold_scores_and_decisions_as_the_calibration_makes_them(tmp_path, run):

@@ -60,6 +60,16 @@ def test_equal_manifests_of_other_formats_exit_with_0():
     ]
 
 
+def test_a_name_with_a_carriage_return_is_one_cell_of_the_csv():
+    publish("a.csv", [answered("a\rb.jpg", "cat")])
+    publish("b.csv", [answered("a\rb.jpg", "dog")])
+
+    assert diff("a.csv", "b.csv", "-o", "changes.csv").exit_code == 1
+
+    with open("changes.csv", newline="") as file:
+        assert [(cells[0], len(cells)) for cells in csv.reader(file)] == [("path", 10), ("a\rb.jpg", 10)]
+
+
 @pytest.mark.parametrize("names", [("a.csv", "b.csv"), ("a.json", "b.csv"), ("a.jsonl", "b.json")])
 def test_differences_by_label_decision_and_row(names):
     done = diff(publish(names[0], BEFORE), publish(names[1], AFTER))

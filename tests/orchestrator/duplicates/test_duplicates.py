@@ -79,6 +79,16 @@ def test_groups_of_exact_and_near_duplicates_have_the_answers_of_their_rows(here
     assert list((here / "home" / "cache").iterdir()) == []
 
 
+def test_a_name_with_a_carriage_return_is_one_cell(here):
+    write_files(here / "in", {"a\rb.png": FILES["a.png"]})
+    manifest = publish_rows(here / "out.csv", [answered("a\rb.png", "7"), answered("a.png", "7")], here / "in")
+
+    assert duplicates(manifest, "-o", "groups.csv").exit_code == ExitCode.OK
+
+    with open("groups.csv", newline="") as file:
+        assert [cells[2] for cells in csv.reader(file)] == ["path", "a\rb.png", "a.png"]
+
+
 def test_a_document_has_the_counts_and_a_group_on_each_line(here):
     manifest = publish_rows(here / "out.csv", ROWS, here / "in")
 
