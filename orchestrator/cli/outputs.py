@@ -33,18 +33,26 @@ def overwrite_option(function: "F") -> "F":
 
 
 def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[str | Path], *, overwrite: bool) -> None:
-    """Raises UsageError for an output that cannot be written, that exists, or that is one of the inputs."""
+    """Raises UsageError for an output that cannot be written, that exists, or that is an input or lies in one."""
     given = [output for output in outputs if output is not None]
     named = list(inputs)
     for output in given:
         if output.is_dir() or not output.parent.is_dir():
             raise UsageError(f"{str(output)!r} is {_no_file(output)}; name a file in a folder that exists")
-        if any(os.path.exists(name) and output.exists() and output.samefile(name) for name in named):  # noqa: PTH110
-            raise UsageError(f"{str(output)!r} is the image itself; name another file")
+        for name in named:
+            _check_is_no_input(output, name)
         if output.exists() and not overwrite:
             raise _taken(output)
     if len({output.absolute() for output in given}) < len(given):
         raise UsageError(f"{str(given[0])!r} is named twice; each output needs a file of its own")
+
+
+def _check_is_no_input(output: Path, name: str | Path) -> None:
+    if os.path.isdir(name):  # noqa: PTH112
+        if Path(os.path.realpath(output)).is_relative_to(os.path.realpath(name)):
+            raise UsageError(f"{str(output)!r} lies in {str(name)!r}, which is only read; name a file elsewhere")
+    elif os.path.exists(name) and output.exists() and output.samefile(name):  # noqa: PTH110
+        raise UsageError(f"{str(output)!r} is the input itself; name another file")
 
 
 def check_picture(picture: Path | None) -> None:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modeling.data.layout import Layout
+from modeling.images.formats import IMAGE_EXTENSIONS
 from modeling.inference.engines.precision import WANTED_PRECISIONS, WantedPrecision
 from orchestrator.cli.libraries import prepare_for_libraries
 from orchestrator.cli.output import json_option, print_json, print_line, print_message, print_table, redraw_line
+from orchestrator.cli.outputs import check_outputs, overwrite_option, written_output
 from orchestrator.cli.parameters import layout_option
 from orchestrator.cli.speaking import doing
 from orchestrator.contract.errors import UsageError
@@ -43,6 +45,7 @@ Names = tuple[str, str]
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Also write the comparison as JSON here."
 )
+@overwrite_option
 @json_option
 def compare_command(
     a: str,
@@ -53,6 +56,7 @@ def compare_command(
     layout: Layout | None,
     device: str,
     output: Path | None,
+    overwrite: bool,
     as_json: bool,
 ) -> None:
     """Compare models A and B on the labelled images of DATA: figures, flipped images, and significance.
@@ -64,15 +68,13 @@ def compare_command(
       pigeonhole models compare birds@1 birds@2 held-out/
       pigeonhole models compare birds@champion birds --part test photos/ -o comparison.json
     """
-    from modeling.durable import replace_durably
     from orchestrator.contract.settings import get_settings
     from orchestrator.jobs.pinned import check_precision, pin_model
 
     prepare_for_libraries()
     from modeling.evaluation.compare_models import CompareRequest, compare_models
 
-    if output and not output.absolute().parent.is_dir():
-        raise UsageError(f"the folder of {output} does not exist; make it first")
+    _check_output(output, data, overwrite=overwrite)
     models = [pin_model(get_settings(), ref) for ref in (a, b)]
     for model in models:
         check_precision(model, precision)
@@ -83,13 +85,20 @@ def compare_command(
         compared = compare_models(request, _show_progress(names, replace_words))
     document = _document(names, data, part, compared)
     if output:
-        text = json.dumps(document, ensure_ascii=False, indent=2) + "\n"
-        replace_durably(output, text.encode(), mode=None)
+        with written_output(output, overwrite=overwrite) as file:
+            file.write((json.dumps(document, ensure_ascii=False, indent=2) + "\n").encode())
     _print_warnings(names, compared)
     if as_json:
         print_json(document)
         return
     _print(names, compared)
+
+
+def _check_output(output: Path | None, data: Path, *, overwrite: bool) -> None:
+    """Raises UsageError for a file that exists, unless it may be replaced, and for any image or other data."""
+    check_outputs([output], [data], overwrite=overwrite)
+    if output and output.exists() and output.resolve().suffix.lower() in IMAGE_EXTENSIONS:  # one that a list names
+        raise UsageError(f"{str(output)!r} would replace an image; name another file")
 
 
 def _document(names: Names, data: Path, part: str, compared: "Compared") -> dict[str, Any]:

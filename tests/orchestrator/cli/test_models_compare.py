@@ -151,4 +151,51 @@ def test_an_output_in_a_folder_that_is_not_there_is_refused_before_any_work(publ
     done = run(ref, ref, data, "-o", tmp_path / "nowhere" / "out.json")
 
     assert done.exit_code == 2
-    assert "nowhere/out.json does not exist; make it first" in done.stderr
+    assert "nowhere'; name a file in a folder that exists" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ("there.json", "there.json' exists; name a file that does not, or add --overwrite"),
+        ("list.csv --overwrite", "list.csv' is the input itself"),
+        ("picture.png --overwrite", "picture.png' would replace an image"),
+        ("link.json --overwrite", "link.json' would replace an image"),
+    ],
+)
+def test_a_file_is_replaced_only_where_asked_and_an_input_never(publish, data, tmp_path, output, said):
+    ref = publish(126)
+    (tmp_path / "list.csv").write_text("path,label\npicture.png,dark\n")
+    (tmp_path / "there.json").write_text("mine")
+    (tmp_path / "picture.png").write_bytes(b"an image")
+    (tmp_path / "link.json").symlink_to("picture.png")
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.*")}
+    name, *options = output.split()
+
+    done = run(ref, ref, tmp_path / "list.csv", "-o", tmp_path / name, *options)
+
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert {path: path.read_bytes() for path in tmp_path.glob("*.*")} == before
+
+
+def test_nothing_is_written_into_the_data(publish, data, tmp_path):
+    ref = publish(126)
+    (tmp_path / "linked").symlink_to(data)
+    before = sorted(data.rglob("*"))
+
+    for output in (data / "dark" / "080.png", data / "new.json", tmp_path / "linked" / "new.json"):
+        done = run(ref, ref, data, "-o", output, "--overwrite")
+
+        assert done.exit_code == 2
+        assert "which is only read; name a file elsewhere" in done.stderr
+    assert sorted(data.rglob("*")) == before
+
+
+def test_a_comparison_takes_the_place_of_an_earlier_one_where_asked(publish, data, tmp_path):
+    ref, output = publish(126), tmp_path / "comparison.json"
+    output.write_text("an earlier one")
+
+    assert run(ref, ref, data, "-o", output, "--overwrite").exit_code == 0
+
+    assert json.loads(output.read_text())["model_a"] == ref

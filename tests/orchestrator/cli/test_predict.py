@@ -162,7 +162,7 @@ def test_more_than_the_limit_on_standard_input_is_an_error_row(images, monkeypat
         (["a.png", "--model", "digits", "--picture", "a.jpg"], 2, "does not end in .png"),
         (["a.png", "--model", "digits", "--picture", "no/a.png"], 2, "there is no 'no'"),
         (["a.png", "--model", "digits", "--picture", "there.png"], 2, "exists"),
-        (["there.png", "--model", "digits", "--picture", "there.png", "--overwrite"], 2, "is the image itself"),
+        (["there.png", "--model", "digits", "--picture", "there.png", "--overwrite"], 2, "is the input itself"),
         (["a.png", "--model", "digits", "--device", "tpu"], 2, "tpu"),
     ],
 )
