@@ -9,7 +9,7 @@ import numpy as np
 from modeling.data.layout import DataPart, Layout
 from modeling.evaluation.engine import engine_figures, load_classifier
 from modeling.evaluation.labels import KnownImages, known_images, labels_of_one
-from modeling.evaluation.parts import choose_images, count_trained_on, parts_of
+from modeling.evaluation.parts import choose_images, count_trained_on, lacks_record, parts_of
 from modeling.evaluation.predict import DatasetAnswers, predict_dataset
 from modeling.images.progress import Emit
 from modeling.inference.engines.precision import WantedPrecision
@@ -40,6 +40,7 @@ class Compared:
     known: the images of labels that both models know, which were compared.
     only: the labels that only A and only B know.
     num_trained_on: of A and of B; None where a model does not say which images it was trained on.
+    lacks_record: of A and of B, whether it should, because Pigeonhole trained it.
     engines: what answered for A and for B.
     """
 
@@ -48,6 +49,7 @@ class Compared:
     only: tuple[tuple[str, ...], tuple[str, ...]]
     num_unreadable: int
     num_trained_on: tuple[int | None, int | None]
+    lacks_record: tuple[bool, bool]
     engines: tuple[EngineFigures, EngineFigures]
 
     def conclusion(self, a: str = "A", b: str = "B") -> str:
@@ -89,4 +91,9 @@ def compare_models(request: CompareRequest, emit: Emit) -> Compared:
     common = np.intersect1d(a.indices_N, b.indices_N)  # whether an image is readable may depend on the model's size
     comparison = compare(a.only(common), b.only(common), classifiers[0].calibration, classifiers[1].calibration)
     num_trained_on = (count_trained_on(splits[0], a.sha256), count_trained_on(splits[1], a.sha256))
-    return Compared(comparison, known, only, len(indices) - len(common), num_trained_on, (engine_a, engine_b))
+    lacking = (
+        lacks_record(classifiers[0].card, num_trained_on[0]),
+        lacks_record(classifiers[1].card, num_trained_on[1]),
+    )
+    num_unreadable = len(indices) - len(common)
+    return Compared(comparison, known, only, num_unreadable, num_trained_on, lacking, (engine_a, engine_b))

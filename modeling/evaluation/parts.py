@@ -12,6 +12,7 @@ from modeling.errors import DataError, ImageError, ModelFormatError
 from modeling.evaluation.labels import Indices
 from modeling.evaluation.predict import NUM_AHEAD, image_sha256
 from modeling.images.loader import load_ahead
+from modeling.registry.card import ModelCard
 
 SPLIT_FILE = "split.csv"  # in a model's folder, where its training wrote one
 
@@ -39,6 +40,11 @@ def count_trained_on(split: PartOf | None, sha256: Iterable[str]) -> int | None:
     return None if split is None else sum(split.get(digest) == PART_NAMES[TRAIN] for digest in sha256)
 
 
+def lacks_record(card: ModelCard, num_trained_on: int | None) -> bool:
+    """Whether Pigeonhole trained the model, and its folder has no split: it was exported and imported again."""
+    return num_trained_on is None and "data" in card.training
+
+
 def choose_images(dataset: Dataset, part: DataPart, split: PartOf | None) -> Indices:
     """Indices of the images in `part`, ascending.
 
@@ -56,9 +62,12 @@ def choose_images(dataset: Dataset, part: DataPart, split: PartOf | None) -> Ind
     elif dataset.parts_N is not None:
         chosen = np.flatnonzero(dataset.parts_N == PART_NAMES.index(part)).tolist()
     else:
+        reason = "the model's training has seen none of its images"
+        if split is None:
+            reason = "the model has no record of its training images (an export carries none)"
         raise DataError(
-            f"{dataset.shown} has no {part} part: the model's training has seen none of its images, and they are in "
-            "no folders named train, val and test; evaluate all of them"
+            f"{dataset.shown} has no {part} part: {reason}, and they are in no folders named train, val and test; "
+            "evaluate all of them"
         )
     if not chosen:
         raise DataError(f"{dataset.shown} has no images in the {part} part; evaluate all of them")

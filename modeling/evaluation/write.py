@@ -14,6 +14,7 @@ from modeling.data.images import load_image
 from modeling.durable import replaced_folder
 from modeling.errors import ImageError
 from modeling.evaluation.labels import KnownImages
+from modeling.evaluation.parts import lacks_record
 from modeling.evaluation.predict import DatasetAnswers
 from modeling.evaluation.request import EVALUATION_FILE, PREDICTIONS_FILE, EvaluateRequest
 from modeling.images.pixels import Pixels
@@ -58,6 +59,11 @@ class Evaluated:
             found.append(
                 f"the model was trained on {self.num_trained_on} of these {num_images} images: "
                 "the figures flatter it; --part test leaves them out"
+            )
+        if lacks_record(self.card, self.num_trained_on):
+            found.append(
+                "the model has no record of its training images (an export carries none): "
+                "if some of these are among them, the figures flatter it"
             )
         if num_unreadable:
             found.append(f"{num_unreadable} of {num_images + num_unreadable} images cannot be read; no figure has them")

@@ -31,6 +31,7 @@ def make_model(
     threshold: int = 128,
     slope: float = 1.0,
     calibration: Calibration | None = None,
+    training: dict[str, object] | None = None,
 ) -> Path:
     """A perceptron that predicts `light` from brightness `threshold` on; logits change by `slope` per step."""
     preprocessing = Preprocessing("L", SIDE, SIDE)  # the network takes brightness / 127.5 - 1
@@ -42,7 +43,7 @@ def make_model(
     state[bias][labels.index("dark")] = 0.0
     state[weight][light] = slope * 127.5 / SIDE**2
     state[bias][light] = slope * (128.0 - threshold)
-    card = ModelCard("perceptron", labels, preprocessing, "", calibration=calibration)
+    card = ModelCard("perceptron", labels, preprocessing, "", training=training or {}, calibration=calibration)
     return write_model(folder, card, safetensors.torch.save(state))
 
 

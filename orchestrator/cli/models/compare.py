@@ -140,6 +140,10 @@ def _print_warnings(names: Names, compared: "Compared") -> None:
                 f"{name} was trained on {num_trained_on:,} of these {num_images:,} images, so its figures are too good"
             )
             print_message(f"{warning}; --part test leaves out those of A", color="yellow")
+    for name, lacks_record in zip(names, compared.lacks_record, strict=True):
+        if lacks_record:
+            unknown = f"{name} has no record of its training images (an export carries none)"
+            print_message(f"{unknown}: if some of these are among them, its figures are too good", color="yellow")
     for name, labels in zip(names, compared.only, strict=True):
         if labels:
             shown = ", ".join(map(repr, labels[:SHOWN])) + (", ..." if len(labels) > SHOWN else "")

@@ -14,6 +14,8 @@ from modeling.errors import DataError, ModelFormatError, ModelingError
 from modeling.evaluation.request import EvaluateRequest
 from modeling.evaluation.run import evaluate, evaluate_model
 from modeling.evaluation.write import documents
+from modeling.exchange.export import export_folder
+from modeling.exchange.import_weights import stage_folder
 from modeling.images.progress import QUIET_S
 from modeling.metrics.calibration import NEVER, Calibration
 from modeling.metrics.evaluation import Evaluation
@@ -284,9 +286,37 @@ def test_without_a_split_a_part_is_the_official_one(tmp_path, run):
 def test_a_part_that_nobody_knows_is_refused(tmp_path, run):
     model = make_model(tmp_path / "model")
     data = make_data(tmp_path / "data", dark=[0], light=[255])
+    other = make_data(tmp_path / "other", dark=[1], light=[254])
+    write_split(model, dict.fromkeys(other.rglob("*.png"), "train"))
 
     with pytest.raises(DataError, match="has no test part: the model's training has seen none of its images"):
         run(model, data, part="test")
+
+
+@pytest.fixture
+def again(tmp_path):
+    """A model that was trained, exported and imported again, and the images that it was trained on."""
+    data = make_data(tmp_path / "data", dark=[0, 1], light=[254, 255])
+    model = make_model(tmp_path / "trained", training={"data": {"num_train": 4}})
+    write_split(model, dict.fromkeys(data.rglob("*.png"), "train"))
+    export_folder(model, tmp_path / "exported")
+    (tmp_path / "again").mkdir()
+    stage_folder(tmp_path / "exported", tmp_path / "again")
+    return tmp_path / "again", data
+
+
+def test_a_model_without_a_record_of_its_training_images_is_refused_a_part_for_that_reason(run, again):
+    with pytest.raises(DataError, match="has no test part: the model has no record of its training images"):
+        run(*again, part="test")
+
+
+def test_a_model_without_a_record_of_its_training_images_says_that_its_figures_may_flatter_it(run, again, events):
+    assert run(*again).document["num_trained_on"] is None
+
+    assert texts(events, "warning") == [
+        "the model has no record of its training images (an export carries none): "
+        "if some of these are among them, the figures flatter it"
+    ]
 
 
 def test_a_part_without_images_is_refused(tmp_path, run):

@@ -91,6 +91,15 @@ def test_images_that_a_model_was_trained_on_and_unreadable_ones_are_warned_about
     assert "1 image cannot be read and is left out" in done.stderr
 
 
+def test_a_model_without_a_record_of_its_training_images_is_warned_about(publish, data):
+    one, other = publish(100, training={"data": {"num_train": 4}}), publish(126)
+
+    done = run(one, other, data)
+
+    assert done.stderr.count("has no record of its training images") == 1
+    assert "lamps@1 has no record of its training images (an export carries none): if some" in done.stderr
+
+
 def test_the_same_model_twice_shows_no_difference(publish, data):
     ref = publish(126)
 
