@@ -5,6 +5,7 @@
 
 The order makes it right. A file that says that others are whole is written last, and so it is copied first: what it
 speaks of is whole by then. Jobs come before models, which they name, and before the folders of their results (--also).
+A file that takes the place of another is copied after it.
 Files that are gone when their turn comes belong to what has ended meanwhile. TARGET appears when all is copied and
 synced. What has not changed since an earlier backup is linked to it instead of copied.
 
@@ -19,9 +20,12 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-FIRST = ("id", "active", "webhooks")
+FIRST = ("id", "active", "webhooks", "notify.secret")
 JOBS = "jobs"
-LAST = ("models", "weights", "lines")  # not: cache, stack (sockets and the server's own data), server.json
+LAST = ("models", "weights", "lines")
+TELEGRAMS, ANSWERS = "telegrams", ".answer"
+# Made again (stack: sockets, and the server's own data), or of what works now (sorts: `results sort`).
+NOT_COPIED = ("cache", "stack", "sorts", "server.json", "server.crt")
 
 
 class Backup:
@@ -43,16 +47,24 @@ class Backup:
             self._all(home, Path(JOBS) / job, "home", left_out=_is_fact)
         for name in LAST:
             self._all(home, Path(name), "home")
+        # An answer takes the place of its item: one that comes meanwhile is copied after the items.
+        self._all(home, Path(TELEGRAMS), "home", left_out=lambda name: name.suffix == ANSWERS)
+        self._all(home, Path(TELEGRAMS), "home", left_out=lambda name: name.suffix != ANSWERS)
 
     def also(self, folder: Path) -> None:
         """Copy another folder."""
-        self._all(folder, Path(), f"also/{str(folder).strip('/').replace('/', '-')}")
+        self._all(folder, Path(), f"also/{_name_of(folder)}")
 
     def _all(self, base: Path, name: Path, below: str, left_out: Callable[[Path], bool] = lambda name: False) -> None:
-        """Copy a file, or all files and folders below a folder. left_out: by their names below `base`."""
-        for path in _walk(base / name):
-            if not left_out(path.relative_to(base)):
-                self._copy(path, Path(below) / path.relative_to(base))
+        """Copy a file, or all files and folders below a folder. left_out: by their names below `base`.
+
+        The folder itself may be a link, such as that of models on another disk; links in it are copied as links.
+        """
+        place = _followed(base / name)
+        for path in _walk(place):
+            inner = name / path.relative_to(place)
+            if not left_out(inner):
+                self._copy(path, Path(below) / inner)
 
     def _copy(self, source: Path, name: Path) -> None:
         target = self._target / name
@@ -78,6 +90,16 @@ def _is_fact(name: Path) -> bool:
     return name.suffix == ".json" and (len(inner) == 1 or (len(inner) == 2 and inner[0].startswith("run.")))
 
 
+def _followed(path: Path) -> Path:
+    """The folder that a link leads to; any other path as it is."""
+    return path.resolve() if path.is_dir() else path
+
+
+def _name_of(folder: Path) -> str:
+    """What a folder of results is called in a backup."""
+    return str(folder).strip("/").replace("/", "-")
+
+
 def _walk(path: Path) -> Iterator[Path]:
     """A file or a folder with all that is below it, folders first; nothing that is gone."""
     if not os.path.lexists(path):
@@ -97,6 +119,38 @@ def _same(source: Path, before: Path) -> bool:
     return (now.st_size, now.st_mtime_ns) == (then.st_size, then.st_mtime_ns)
 
 
+def _fault(home: Path, target: Path, partial: Path, also: list[Path]) -> str:
+    """Why these cannot be copied there; empty where they can."""
+    if not (home / "id").is_file():
+        return f"{home} has no file `id`: it is not a home, or it is not mounted"
+    if target.exists():
+        return f"{target} exists; name a folder that does not"
+    for folder in also:
+        if not folder.is_dir():
+            return f"--also {folder} is not a folder, or it is not mounted"
+    names: dict[str, Path] = {}
+    for folder in also:
+        other = names.setdefault(_name_of(folder), folder)
+        if other != folder:
+            return f"{other} and {folder} would both be also/{_name_of(folder)}; copy a folder that holds both"
+    for folder in (home, *(home / name for name in (*FIRST, JOBS, *LAST, TELEGRAMS)), *also):
+        if _is_within(partial, folder) or _is_within(folder, partial):
+            return f"{target} lies in {folder}, which is copied; name a target elsewhere"
+    return ""
+
+
+def _is_within(path: Path, folder: Path) -> bool:
+    """Whether a path, which need not exist, is a folder or lies below it, also where that is mounted twice."""
+    place = Path(os.path.realpath(path))
+    return folder.is_dir() and any(each.exists() and each.samefile(folder) for each in (place, *place.parents))
+
+
+def _unknown(home: Path) -> list[str]:
+    """What is in a home and neither copied nor meant not to be; but for hidden files, which are temporary."""
+    known = {*FIRST, JOBS, *LAST, TELEGRAMS, *NOT_COPIED}
+    return sorted(path.name for path in home.iterdir() if path.name not in known and not path.name.startswith("."))
+
+
 def main() -> int:
     """Make the backup; returns the exit code."""
     parser = argparse.ArgumentParser(description="Copy a home of Pigeonhole while it is in use.")
@@ -107,21 +161,21 @@ def main() -> int:
     )
     parser.add_argument("--also", type=Path, action="append", default=[], help="folder of results; may be repeated")
     options = parser.parse_args()
-    if not (options.home / "id").is_file():
-        print(f"error: {options.home} has no file `id`: it is not a home, or it is not mounted", file=sys.stderr)
-        return 2
-    if options.target.exists():
-        print(f"error: {options.target} exists; name a folder that does not", file=sys.stderr)
-        return 2
+    also = list(dict.fromkeys(Path(os.path.abspath(folder)) for folder in options.also))  # noqa: PTH100 links are kept
     partial = options.target.with_name(f"{options.target.name}.partial")
+    if fault := _fault(options.home, options.target, partial, also):
+        print(f"error: {fault}", file=sys.stderr)
+        return 2
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(mode=0o700, parents=True)
     backup = Backup(partial, options.since)
     backup.home(options.home)
-    for folder in options.also:
-        backup.also(folder.absolute())
+    for folder in also:
+        backup.also(folder)
     os.sync()
     partial.rename(options.target)
+    if unknown := _unknown(options.home):
+        print(f"not copied, as nothing is known of it: {', '.join(map(repr, unknown))} in the home", file=sys.stderr)
     print(f"{options.target}: {backup.num_copied} files copied, {backup.num_linked} linked, {backup.num_gone} gone")
     return 0
 

@@ -1,18 +1,24 @@
 """deploy/backup.py: a home is copied while a job runs, restored to another folder, and an empty server goes on."""
 
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from orchestrator.contract.home import ID_FILE
 from orchestrator.contract.jobs.job_folder import JobFolder, active_jobs
 from orchestrator.contract.settings import Settings
+from orchestrator.contract.shared_server import SHARED_FILE
+from orchestrator.contract.webhooks.secret import read_secrets, secret_file
 from orchestrator.jobs.results import find_published
 from orchestrator.jobs.verification import verify
+from orchestrator.telegrams.spool import Facts, Spool
 from tests.support.fakes import FakeClassifier, FakeModelCache, enter_job, make_images, make_job
 from tests.support.published_models import publish_model
 from workers.classify.slice import classify_slice
@@ -21,7 +27,8 @@ from workers.sweep import sweep
 
 pytestmark = pytest.mark.integration
 
-SCRIPT = Path(__file__).parents[2] / "deploy" / "backup.py"
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "deploy" / "backup.py"
 BRIGHTNESS = [0, 30, 60, 90, 120, 150, 180, 210, 240]
 
 
@@ -105,10 +112,128 @@ def test_a_folder_that_is_no_home_and_a_target_that_exists_are_refused(job, sett
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_facts_of_a_job_are_copied_before_what_they_speak_of(job, settings, tmp_path, monkeypatch):
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def home(tmp_path):
+    """A home without jobs."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "id").write_text("0123456789abcdef\n")
+    return tmp_path / "home"
+
+
+@pytest.mark.parametrize(
+    ("target", "also", "said"),
+    [
+        ("srv/results/backups/1", ["srv/results"], "lies in {}/srv/results, which is copied"),
+        ("linked/1", ["srv/results"], "lies in {}/srv/results, which is copied"),
+        ("home/backups/1", [], "lies in {}/home, which is copied"),
+        ("disk/models/1", [], "lies in {}/home/models, which is copied"),
+        ("new", ["new.partial"], "lies in {}/new.partial, which is copied"),
+        ("1", ["srv/a-b", "srv/a/b"], "/srv/a/b would both be also/"),
+        ("1", ["srv/gone"], "--also {}/srv/gone is not a folder, or it is not mounted"),
+    ],
+)
+def test_a_backup_that_would_copy_itself_or_overwrite_a_part_is_refused(home, tmp_path, target, also, said):
+    for folder in ("srv/results", "srv/a-b", "srv/a/b", "disk/models", "new.partial"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "out.csv").write_text(folder)
+    (tmp_path / "linked").symlink_to("srv/results")
+    (home / "models").symlink_to("../disk/models")
+    before = snapshot(tmp_path)
+
+    done = back_up(home, tmp_path / target, *(part for name in also for part in ("--also", tmp_path / name)))
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said.format(tmp_path) in done.stderr
+    assert snapshot(tmp_path) == before
+
+
+def test_the_secret_of_webhooks_and_what_telegrams_have_acknowledged_are_in_it(home, tmp_path):
+    settings, spool = Settings(home=home), Spool(home / "telegrams" / "belt-7000")
+    secrets = read_secrets(settings)
+    facts = Facts("plc", "a", 1, "", 12.5, None)
+    spool.add(facts, b"image of a")
+    spool.answer(spool.add(replace(facts, item="b"), b"image of b"), replace(facts, item="b"), {"bin": "3"})
+    expected = list(spool.restore())
+
+    assert back_up(home, tmp_path / "1").returncode == 0
+
+    restored = Spool(tmp_path / "1" / "home" / "telegrams" / "belt-7000")
+    assert list(restored.restore()) == expected
+    assert restored.image(expected[0][0]) == b"image of a"
+    assert read_secrets(Settings(home=tmp_path / "1" / "home")) == secrets
+    assert (tmp_path / "1" / "home" / "notify.secret").stat().st_mode & 0o077 == 0
+
+
+def test_an_answer_that_takes_the_place_of_its_item_meanwhile_is_in_it(home, tmp_path, monkeypatch):
+    folder, module = home / "telegrams" / "belt-7000", load_script()
+    folder.mkdir(parents=True)
+    (folder / "000000000001.item").write_text("{}")
+    copy = module.Backup._copy
+
+    def answered_before(self, source: Path, name: Path) -> None:
+        if source.suffix == ".item":
+            source.with_suffix(".answer").write_text("3")
+            source.unlink()
+        copy(self, source, name)
+
+    monkeypatch.setattr(module.Backup, "_copy", answered_before)
+
+    module.Backup(tmp_path / "1", None).home(home)
+
+    assert snapshot(tmp_path / "1" / "home" / "telegrams") == {"belt-7000/000000000001.answer": b"3"}
+
+
+def test_folders_that_are_links_are_copied_with_what_they_hold(home, tmp_path):
+    for folder in ("disk/models/birds", "disk/results"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "file").write_text(folder)
+    (home / "models").symlink_to(tmp_path / "disk/models")
+    (tmp_path / "results").symlink_to("disk/results")
+
+    assert back_up(home, tmp_path / "1", "--also", tmp_path / "results").returncode == 0
+
+    assert (tmp_path / "1/home/models/birds/file").read_text() == "disk/models/birds"
+    (copied,) = (tmp_path / "1/also").iterdir()
+    assert not copied.is_symlink()
+    assert (copied / "file").read_text() == "disk/results"
+
+
+def test_what_a_home_holds_beside_that_is_named(home, tmp_path):
+    for name in ("cache", "stack", "sorts", "mine"):
+        (home / name).mkdir()
+    (home / "server.json").touch()
+
+    done = back_up(home, tmp_path / "1")
+
+    assert done.returncode == 0
+    assert done.stderr == "not copied, as nothing is known of it: 'mine' in the home\n"
+
+
+def test_a_backup_knows_every_name_that_the_code_has_in_a_home():
+    module = load_script()
+    known = {*module.FIRST, module.JOBS, *module.LAST, module.TELEGRAMS, *module.NOT_COPIED}
+    code = "".join(path.read_text() for room in ("orchestrator", "workers") for path in (ROOT / room).rglob("*.py"))
+    names = re.findall(r"""\bhome(?:\(\))? / "([^"]+)\"|\.home}/([\w.]+)""", code)
+
+    found = {one or other for one, other in names} | {ID_FILE, SHARED_FILE, secret_file(Settings(home="/h")).name}
+
+    assert len(found) >= 12
+    assert found <= known
+
+
+def load_script() -> ModuleType:
     spec = importlib.util.spec_from_file_location("backup", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def test_facts_of_a_job_are_copied_before_what_they_speak_of(job, settings, tmp_path, monkeypatch):
+    module = load_script()
     (job.path / "model").mkdir()
     (job.path / "model" / "model.json").write_text("{}")
     copied: list[str] = []
