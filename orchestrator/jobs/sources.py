@@ -118,8 +118,7 @@ def _open_glob(text: str, options: SourceOptions) -> Source:
         fixed += 1
     if not any(map(_GLOB.search, parts[fixed:])):
         raise _not_found(text)
-    root = Path(*parts[:fixed])
-    pattern = tuple(None if part == "**" else re.compile(translate(part)) for part in parts[fixed:])
+    root, pattern = Path(*parts[:fixed]), _pattern(parts[fixed:])
     hint = "; [ and ] are wildcards: write [[] for a [ in a name" if "[" in "".join(parts[fixed:]) else ""
     if not root.is_dir():
         raise NotFoundError(f"there is no folder {str(root)!r} for the glob {text!r}{hint}")
@@ -135,7 +134,25 @@ def _open_glob(text: str, options: SourceOptions) -> Source:
     return source
 
 
+def finds(text: str, root: str, place: tuple[str, ...], *, walked: bool) -> bool:
+    """Whether a source would find a file at a place, or look into a folder there, if it was read again.
+
+    text: as the operator wrote it, from whatever folder. place: the parts of a path below the root. walked: whether its
+    paths were found by reading folders; those of a list, and an image, were named one by one.
+    """
+    parts, above = tuple(part for part in Path(text).parts if part != ".."), Path(root).parts
+    fixed = max((num for num in range(1, len(parts) + 1) if above[-num:] == parts[:num]), default=0)
+    if any(map(_GLOB.search, parts[fixed:])):
+        pattern = _pattern(parts[fixed:])
+        return _matches(place, pattern) or _leads_to_a_match(place, pattern)
+    return walked or (text != "-" and Path(text).suffix.lower() not in LIST_EXTENSIONS | IMAGE_EXTENSIONS)
+
+
 Pattern = tuple[re.Pattern[str] | None, ...]  # a glob's parts; None is `**`
+
+
+def _pattern(parts: tuple[str, ...]) -> Pattern:
+    return tuple(None if part == "**" else re.compile(translate(part)) for part in parts)
 
 
 def _matches(parts: tuple[str, ...], pattern: Pattern) -> bool:

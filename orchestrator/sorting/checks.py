@@ -2,10 +2,14 @@
 
 import errno
 import os
+from functools import lru_cache
 from pathlib import Path
 
 from modeling.names import path_to_text
 from orchestrator.contract.errors import UsageError
+from orchestrator.jobs.derived_outputs import is_in_source, parts_below
+from orchestrator.sorting.begin import has_journal
+from orchestrator.sorting.lines import is_inside
 from orchestrator.sorting.manifest import SortedManifest
 from orchestrator.sorting.plan import Wanted
 
@@ -20,10 +24,10 @@ def check_wanted(wanted: Wanted, manifest: SortedManifest, home: Path) -> None:
         raise UsageError(f"the target {shown!r} is not a folder; name another")
     if not os.path.isdir(above):
         raise UsageError(f"there is no folder {path_to_text(above)!r} for the target; make it, or name another target")
-    if _is_within(folder, str(home)):
+    if parts_below(folder, str(home)) is not None:
         raise UsageError(f"the target {shown!r} lies in the home {str(home)!r}; name another")
     if os.path.isdir(wanted.root):
-        _check_source(wanted)
+        _check_source(wanted, manifest)
 
 
 def check_writable(wanted: Wanted) -> None:
@@ -35,27 +39,32 @@ def check_writable(wanted: Wanted) -> None:
         raise OSError(errno.EACCES, os.strerror(errno.EACCES), place)
 
 
-def _check_source(wanted: Wanted) -> None:
+def _check_source(wanted: Wanted, manifest: SortedManifest) -> None:
     shown, source = path_to_text(wanted.folder), path_to_text(wanted.root)
-    if _is_within(wanted.folder, wanted.root):
+    summary = manifest.published.summary
+    if is_in_source(wanted.folder, summary):
         raise UsageError(f"the target {shown!r} lies in the source {source!r}, which is not written to; name another")
-    if os.path.isdir(wanted.folder) and _is_within(wanted.root, wanted.folder):
+    if parts_below(wanted.folder, wanted.root) is not None and not has_journal(wanted.folder):
+        _check_holds_no_image(wanted, manifest)
+    if os.path.isdir(wanted.folder) and parts_below(wanted.root, wanted.folder) is not None:
         raise UsageError(f"the source {source!r} lies in the target {shown!r}; name another target")
-    if wanted.mode == "move" and not os.access(wanted.root, os.W_OK | os.X_OK):
+    if wanted.mode == "move" and is_in_source(wanted.root, summary) and not os.access(wanted.root, os.W_OK | os.X_OK):
         raise UsageError(
             f"nothing can be moved out of {source!r}: this user may not write to it, or it is mounted read-only; "
             "use --link or --copy"
         )
 
 
-def _is_within(path: str, folder: str) -> bool:
-    """Whether a path, which need not exist, is a folder or lies below it, also where that is mounted twice."""
-    if not os.path.isdir(folder):
-        return False
-    wanted, place = os.stat(folder), os.path.realpath(path)
-    while True:
-        if os.path.exists(place) and os.path.samestat(os.stat(place), wanted):
-            return True
-        if place == os.path.dirname(place):
-            return False
-        place = os.path.dirname(place)
+def _check_holds_no_image(wanted: Wanted, manifest: SortedManifest) -> None:
+    """Raises UsageError for a target below the root in which there are images of the manifest, such as a list names."""
+    if not os.path.isdir(wanted.folder):
+        return
+
+    @lru_cache(maxsize=1 << 14)
+    def is_in_target(folder: str) -> bool:
+        return parts_below(f"{wanted.root}/{folder}", wanted.folder) is not None
+
+    for _, row, _ in manifest.rows():
+        if is_inside(row.path) and is_in_target(os.path.dirname(row.path)):
+            shown, image = path_to_text(wanted.folder), path_to_text(row.path)
+            raise UsageError(f"the target {shown!r} holds images of the manifest, such as {image!r}; name another")

@@ -17,7 +17,7 @@ import pytest
 
 from orchestrator.contract.errors import NotFoundError, UsageError
 from orchestrator.contract.jobs.rows import FORMATS, Row
-from orchestrator.jobs.sources import describe_skipped, open_source
+from orchestrator.jobs.sources import describe_skipped, finds, open_source
 from orchestrator.jobs.walk import SourceOptions
 from tests.support.fakes import fake_rows
 
@@ -324,6 +324,30 @@ def test_a_pipe_by_name_is_refused_immediately(tmp_path):
 
     with pytest.raises(UsageError, match="neither a folder nor an image nor a list"):
         read(tmp_path / "pipe.png")
+
+
+@pytest.mark.parametrize(
+    ("text", "root", "walked", "found", "not_found"),
+    [
+        ("photos", "/x/photos", True, ["", "a.jpg", "new", "new/a.jpg"], []),
+        ("../photos", "/x/photos", True, ["", "new"], []),
+        (".", "/x/photos", True, ["", "new"], []),
+        ("shots [1]", "/x/shots [1]", True, ["", "new"], []),
+        ("named.csv", "/x/named.csv", True, ["", "new"], []),  # a folder
+        ("photos", "/x/photos", False, ["", "new"], []),  # of a retry, which takes its paths from a manifest
+        ("photos/**/*.jpg", "/x/photos", True, ["", "new", "new/new", "a.jpg"], []),
+        ("photos/*.jpg", "/x/photos", True, ["", "a.jpg"], ["new", "sheet.html", "new/a.jpg"]),
+        ("/disk*/in/*.jpg", "/", True, ["", "disk1", "disk1/in", "disk1/in/a.jpg"], ["home", "disk1/out", "srv/in"]),
+        ("../photos/*", "/x/photos", True, ["", "new"], ["new/new"]),
+        ("-", "/", False, [], ["", "disk1", "disk1/a.jpg"]),
+        ("lists/birds.csv", "/x/lists", False, [], ["", "new"]),
+        ("photos/a.jpg", "/x/photos", False, [], ["", "a.html"]),
+    ],
+)
+def test_where_a_source_would_find_something(text, root, walked, found, not_found):
+    places = {place: tuple(filter(None, place.split("/"))) for place in (*found, *not_found)}
+
+    assert [name for name, place in places.items() if finds(text, root, place, walked=walked)] == found
 
 
 # Globs

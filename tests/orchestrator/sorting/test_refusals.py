@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +14,7 @@ from orchestrator.contract.jobs.rows import Row, summary_path
 from orchestrator.contract.jobs.sidecar import sidecar_path
 from orchestrator.sorting.journal import JOURNAL
 from orchestrator.sorting.locked import InUseError, open_locked
-from tests.support.sorting import ROWS, answered, make_tree, snapshot, write_manifest
+from tests.support.sorting import ROWS, Tree, answered, make_tree, snapshot, write_manifest
 from tests.support.stopping import stopped_at
 
 
@@ -53,6 +54,41 @@ def test_a_target_in_the_source_and_the_source_in_the_target_are_refused(tree, t
     with pytest.raises(UsageError, match=r"lies in the target"):
         replace(tree, target=tmp_path).sort()
     assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("mode", ["link", "copy", "move"])
+@pytest.mark.parametrize("root", ["in", "."])
+def test_the_answers_of_a_list_are_sorted_into_any_folder_below_its_root(tmp_path, mode, root):
+    tree = listed(make_tree(tmp_path, ROWS), tmp_path / root)
+    before = snapshot(tree.root)
+    tree = replace(tree, target=tmp_path / root / "sorted")
+
+    assert tree.sort(mode).tally.num_sorted == 5
+    assert tree.sort(mode).was_finished
+    assert tree.unsort().num_undone == 5
+    assert snapshot(tree.root) == before
+    assert not tree.target.exists()
+
+
+def test_a_target_that_holds_images_of_a_list_is_refused(tmp_path):
+    tree = listed(make_tree(tmp_path, ROWS), tmp_path)
+    (tmp_path / "linked").symlink_to("in")
+    before = snapshot(tmp_path)
+
+    for target in (tmp_path, tree.root, tree.root / "march", tmp_path / "linked"):
+        with pytest.raises(UsageError, match=r"holds images of the manifest, such as 'in/"):
+            replace(tree, target=target).sort()
+    assert snapshot(tmp_path) == before
+
+
+def listed(tree: Tree, root: Path) -> Tree:
+    """The same images as a list on standard input names them, relative to another root."""
+    inner = os.path.relpath(tree.root, root)
+    rows = [replace(row, path=os.path.normpath(f"{inner}/{row.path}")) for row in ROWS]
+    write_manifest(tree.manifest, root, rows)
+    summary = json.loads(summary_path(tree.manifest).read_text())
+    summary_path(tree.manifest).write_text(json.dumps(summary | {"source": "-"}))
+    return tree
 
 
 def test_a_target_that_cannot_be_one_is_refused(tree, tmp_path):
