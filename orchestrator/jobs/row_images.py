@@ -63,9 +63,21 @@ def image_root(published: Published) -> str:
 def image_file(root: str, path: str) -> Path:
     """The file of an image below `root`; links are followed, as its job may have followed them.
 
-    Raises ImageError where the path itself leads out of the root, as only a manifest changed by hand has it with an
-    answer.
+    Raises ImageError where the path leads out of the root both as it is written and once its links are resolved: no
+    worker has read it, and only a manifest changed by hand has it with an answer.
     """
-    if path.startswith("/") or ".." in path.split("/") or "\0" in path:
+    file = os.path.join(root, path)  # noqa: PTH118 an earlier release has absolute paths, which a worker joins so, too
+    if "\0" in path or not (_is_below(root, os.path.normpath(file)) or _is_really_below(root, file)):
         raise ImageError("outside_root", f"{path_to_text(path)!r} leads out of the source")
-    return Path(root, path)
+    return Path(file)
+
+
+def _is_really_below(root: str, file: str) -> bool:
+    try:
+        return _is_below(os.path.realpath(root), os.path.realpath(os.path.dirname(file)) + "/")  # noqa: PTH120
+    except ValueError:  # no file can have this name
+        return False
+
+
+def _is_below(root: str, file: str) -> bool:
+    return file.startswith(root.rstrip("/") + "/")

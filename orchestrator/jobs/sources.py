@@ -22,6 +22,7 @@ from modeling.images.formats import IMAGE_EXTENSIONS
 from modeling.names import is_archive, other_unicode_form
 from orchestrator.contract.access import explain_os_error
 from orchestrator.contract.errors import NotFoundError, UsageError
+from orchestrator.jobs.below_root import BelowRoot
 from orchestrator.jobs.walk import SourceOptions, Walk
 
 TEXT_EXTENSIONS = frozenset({".txt", ".lst", ".list"})
@@ -212,10 +213,10 @@ def _list_root(options: SourceOptions, default: Path) -> str:
 
 def _list_paths(given: Iterator[str], root: str) -> Iterator[str]:
     """Paths relative to the root. Raises UsageError where the list cannot be read further."""
-    prefix = root.rstrip("/") + "/"
+    below = BelowRoot(root)
     try:
         for path in given:
-            yield path.removeprefix(prefix)
+            yield below.relative(path)
     except DataError as err:
         raise UsageError(str(err)) from err
 

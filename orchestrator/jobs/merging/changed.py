@@ -12,6 +12,7 @@ from orchestrator.contract.jobs.listing import count_shards
 from orchestrator.contract.jobs.parts import open_part
 from orchestrator.contract.jobs.requests import ClassifyRequest
 from orchestrator.contract.jobs.sidecar import is_unchanged, line_start, parse_line
+from orchestrator.jobs.below_root import file_below
 
 _REPORT_EVERY = 2048  # images
 _NO_LINE = b"\0"
@@ -35,7 +36,7 @@ def start_now(prefix: str, path: str) -> bytes:
     prefix: the root, with a slash behind it.
     """
     try:
-        facts = os.stat(prefix + path)  # noqa: PTH116 for every image, and names may not be UTF-8
+        facts = os.stat(file_below(prefix, path))  # noqa: PTH116 for every image, and names may not be UTF-8
     except (OSError, ValueError):
         return _NO_LINE
     return line_start(path, facts.st_size, facts.st_mtime_ns)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from orchestrator.contract.jobs.merge_plan import PlanFacts, PlanWriter
 from orchestrator.contract.jobs.sidecar import AsRead, encode_line, parse_line
+from orchestrator.jobs.below_root import file_below
 from orchestrator.jobs.merging.base import Base
 from orchestrator.jobs.merging.changed import OnCompared, start_now
 from orchestrator.jobs.merging.known import Indexed, InOrder, Known
@@ -71,7 +72,7 @@ class SourceComparison:
                 plan.keep(row)
             return has_same_state
         _, as_read, remarks = parse_line(line, "the base's sidecar")
-        mtime_ns = _time_of_same_content(self._prefix + path, as_read)
+        mtime_ns = _time_of_same_content(file_below(self._prefix, path), as_read)
         if as_read is None or mtime_ns is None:
             return False
         if has_same_state:
