@@ -464,6 +464,12 @@ def test_a_name_that_exists_is_no_glob_whatever_characters_it_has(tmp_path):
         (b"\xef\xbb\xbfa.png\nb.png\n", ["a.png", "b.png"]),
         (b" a .png\n", [" a .png"]),
         (b"new\nline.png\0b.png\0", ["new\nline.png", "b.png"]),
+        (b"new\nline.png\0", ["new\nline.png"]),
+        (b"new\nline.png\0b.png\0c\nd.png\0", ["new\nline.png", "b.png", "c\nd.png"]),
+        (b"b.png\0new\nline.png\0two\n\nlines.png\0", ["b.png", "new\nline.png", "two\n\nlines.png"]),
+        (b"a.jpg\nb.jpg\nc\0.jpg\nd.jpg\n", ["a.jpg", "b.jpg", "c\0.jpg", "d.jpg"]),
+        (b"a.jpg\nb\0.jpg\nc.jpg", ["a.jpg", "b\0.jpg", "c.jpg"]),
+        (b"a\0b\0\0c\0d\0", ["a", "b", "c", "d"]),
         (b"carriage\r\0b.png", ["carriage\r", "b.png"]),
         (b"latin\xe9.png\n", ["latin\udce9.png"]),
         (b"no-image.txt\n.hidden\n../outside.png\n", ["no-image.txt", ".hidden", "../outside.png"]),
@@ -476,6 +482,51 @@ def test_a_text_list_holds_one_path_a_line_or_a_nul_byte(tmp_path, data, listed)
 
     assert read(tmp_path / "list.txt") == (listed, {})
     assert read("-", stdin=data)[0] == listed
+    if b"\0" in data and data.find(b"\0") > data.find(b"\n") >= 0 and data.endswith(b"\0"):
+        with pytest.raises(
+            UsageError, match=r"\(`find -print0`\), in a file instead of a pipe if the first name holds"
+        ):
+            slowly(data)  # the first line was a path already
+    else:
+        assert slowly(data) == listed
+
+
+def slowly(data: bytes) -> list[str]:
+    """The paths of a pipe whose every byte comes alone."""
+    pipe = SlowPipe(*(data[place : place + 1] for place in range(len(data))))
+    return list(open_source("-", SourceOptions(), stdin=io.BufferedReader(pipe)).paths)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"a\0.jpg\nb.jpg\nc.jpg\n",  # damaged in its first line
+        b"a\0.jpg\nb.jpg\nc\0.jpg\nd.jpg\n",
+        b"a.jpg\nb\0\0.jpg\nc.jpg\n",
+        b"a.jpg\nb\0.jpg",
+        b"a.jpg\nb.jpg\nc.jpg\nd\0.jpg",
+        b"new\nline.png\0b.png\0cut of",
+        b"new\nline.png\0cut of",
+        b"a.jpg\nb.jpg\n\0",
+        b"a.jpg\nb.jpg\n\0\0\0\0",  # what a crash may leave of a file
+        b"a.jpg\n\0\0\0\0",
+        b"two\n\nlines.png\0b.png\0",  # of find -print0, its first name with two ends of lines
+    ],
+)
+def test_a_list_that_may_be_one_of_lines_or_of_nul_bytes_is_refused_and_its_paths_are_not_joined(tmp_path, data):
+    (tmp_path / "list.txt").write_bytes(data)
+
+    with pytest.raises(UsageError, match="holds ends of lines and NUL bytes, and nobody can tell which of them end"):
+        read(tmp_path / "list.txt")
+    with pytest.raises(UsageError, match="holds ends of lines and NUL bytes, and nobody can tell which of them end"):
+        slowly(data)
+
+
+def test_one_nul_byte_far_in_a_list_joins_no_lines():
+    names = [f"{index:07d}.jpg" for index in range(200_000)]
+    names[100_000] = "\0.jpg"
+
+    assert read("-", stdin="\n".join(names).encode())[0] == names
 
 
 def test_a_list_longer_than_what_is_read_at_once_comes_whole(tmp_path):
@@ -566,8 +617,33 @@ def test_a_list_in_utf16_is_read_and_without_its_mark_refused(tmp_path, name):
         read(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("start", "path"),
+    [
+        (b"a\n", "a"),
+        (b"ab\0", "ab"),
+        (b"\xef\xbb\xbfa\n", "a"),
+        (b"a.png\nnew", "a.png"),
+        (b"\xff.png\n", "\udcff.png"),
+    ],
+)
+def test_a_pipes_first_path_waits_for_no_other(start, path):
+    pipe = SlowPipe(start, b"b.png\n")
+
+    assert next(open_source("-", SourceOptions(), stdin=io.BufferedReader(pipe)).paths) == path
+    assert pipe.num_read == 1
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_standard_input_in_utf16_without_its_mark_is_refused_however_slow_it_is(encoding):
+    with pytest.raises(UsageError, match="is UTF-16 without a byte-order mark; save it as UTF-8"):
+        slowly("path\nä.png\n".encode(encoding))
+
+
 def test_standard_input_in_utf16_is_read():
-    assert read("-", stdin="a.png\r\nä.png\r\n".encode("utf-16"))[0] == ["a.png", "ä.png"]
+    data = "a.png\r\nä.png\r\n".encode("utf-16")
+
+    assert read("-", stdin=data)[0] == slowly(data) == ["a.png", "ä.png"]
 
 
 def test_garbage_named_as_a_list_is_refused_before_it_fills_the_memory(tmp_path):
@@ -578,6 +654,9 @@ def test_garbage_named_as_a_list_is_refused_before_it_fills_the_memory(tmp_path)
 
     with pytest.raises(UsageError, match="is not a list of paths"):
         read(tmp_path / "rubbish.txt")
+    (tmp_path / "rubbish.txt").write_bytes(b"a.png\n" + b"x" * (10 << 20))
+    with pytest.raises(UsageError, match="is not a list of paths: 2,"):
+        open_source(str(tmp_path / "rubbish.txt"), SourceOptions())
 
 
 def test_a_manifest_is_a_list_whose_names_come_back_as_they_were(tmp_path):
