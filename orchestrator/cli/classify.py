@@ -133,7 +133,7 @@ def submit_and_follow_rows(prepared: "PreparedClassify", *, detach: bool, as_jso
     """Submit a classify job; print its id if it is detached, else follow it to its end, show its result, and exit."""
     from orchestrator.contract.jobs.job_folder import JobFolder
     from orchestrator.contract.jobs.merge_plan import read_plan_facts
-    from orchestrator.jobs.sources import describe_skipped
+    from orchestrator.jobs.skipped import describe_skipped
 
     client = open_or_start_client()
     with doing(f"listing {prepared.spec.source}") as replace_words:
@@ -218,16 +218,17 @@ def _show_plan(prepared: "PreparedClassify", *, as_json: bool) -> None:
 
 
 def _lines(plan: "Forecast") -> list[tuple[str, str]]:
+    from orchestrator.jobs.skipped import skipped_text
+
     stages = ", ".join(f"{stage} {rate:,.0f}" for stage, rate in plan.stage_images_per_sec.items())
     times = ", ".join(
         f"{_count(num_workers, 'worker')} {duration(seconds)}" for num_workers, seconds in plan.expected_s.items()
     )
-    left_out = ", ".join(f"{count} {reason}" for reason, count in plan.skipped.items())
     codes = ", ".join(f"{count} {code}" for code, count in plan.error_codes.items())
     shared = " if the storage, which they share, keeps up" if plan.bound == "storage" else ""
     lines = [
         ("source", f"{plan.source}: {_count(plan.num_images, 'image')} in {_count(plan.num_shards, 'shard')}"),
-        ("left out", left_out),
+        ("left out", skipped_text(plan.skipped)),
         ("model", f"{plan.model} by {plan.engine}, {_count(plan.batch_size, 'image')} in a batch"),
         (
             "measured",

@@ -41,7 +41,8 @@ from orchestrator.jobs.merging.since import merge_since
 from orchestrator.jobs.outputs import check_folder, check_manifest
 from orchestrator.jobs.pinned import PinnedModel, check_precision, pin_model
 from orchestrator.jobs.shard_size import LOW_SHARD_S, MERGE_SHARD_S, SAMPLE_IMAGES, SHARD_S, SMALLEST, choose_shard_size
-from orchestrator.jobs.sources import Source, describe_skipped, open_source
+from orchestrator.jobs.skipped import describe_skipped
+from orchestrator.jobs.sources import Source, open_source
 from orchestrator.jobs.specs import AnySpec, ClassifySpec, EvaluateSpec, TrainSpec, check_paths_of
 from orchestrator.jobs.training import ResolvedTraining, as_chosen_before, resolve_training
 from orchestrator.jobs.walk import SourceOptions

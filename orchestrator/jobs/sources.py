@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fnmatch import translate
 from itertools import chain, islice
@@ -244,12 +244,3 @@ def _open_file(text: str) -> IO[bytes]:
 def _absolute(path: Path) -> Path:
     """The absolute path, with links kept as the operator names them, unless `..` may follow a link."""
     return Path(os.path.realpath(path)) if ".." in path.parts else Path.cwd() / path
-
-
-def describe_skipped(skipped: Mapping[str, int]) -> str:
-    """The files of a source that are not images, by reason."""
-    if not skipped:
-        return ""
-    counts = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items()))
-    advice = "; unpack the archives if they hold images" if "archive" in skipped else ""
-    return f"; left out: {counts}{advice}"

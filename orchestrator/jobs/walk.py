@@ -8,9 +8,10 @@ from pathlib import Path
 
 from modeling.errors import trouble_of
 from modeling.images.formats import IMAGE_EXTENSIONS
-from modeling.names import is_archive, is_junk
+from modeling.names import is_junk
 from orchestrator.contract.access import explain_os_error
 from orchestrator.contract.errors import UsageError
+from orchestrator.jobs.skipped import count_file
 
 
 @dataclass(frozen=True)
@@ -136,4 +137,4 @@ class Walk:
         if suffix in IMAGE_EXTENSIONS or self._options.all_files:
             yield "/".join(path)
         else:
-            self._skipped["archive" if is_archive(path[-1]) else suffix or "no extension"] += 1
+            count_file(self._skipped, path[-1], suffix)

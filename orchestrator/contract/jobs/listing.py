@@ -32,7 +32,9 @@ class ListingFacts(Versioned):
     num_images: int
     num_shards: int
     sha256: str
-    skipped: Mapping[str, int]  # files that were left out, by reason: hidden, `.txt`, ...
+    skipped: Mapping[
+        str, int
+    ]  # files that were left out, by reason: hidden, `.txt`, ...; some dozens of reasons at most
 
 
 class SourceFacts(Versioned):

@@ -17,7 +17,8 @@ import pytest
 
 from orchestrator.contract.errors import NotFoundError, UsageError
 from orchestrator.contract.jobs.rows import FORMATS, Row
-from orchestrator.jobs.sources import describe_skipped, finds, open_source
+from orchestrator.jobs.skipped import describe_skipped
+from orchestrator.jobs.sources import finds, open_source
 from orchestrator.jobs.walk import SourceOptions
 from tests.support.fakes import fake_rows
 
