@@ -16,7 +16,7 @@ def retry(job: str, codes: tuple[str, ...], detach: bool, as_json: bool) -> None
     """Try the failed images of JOB again, as they are now.
 
     A new job classifies them. Its manifest, which has all rows, takes the place of JOB's; that stays as OUT.1, or the
-    next number that is free. Its summary says which rows come from which job. Of a job that was retried before, the
+    number after the last one. Its summary says which rows come from which job. Of a job that was retried before, the
     images are tried that failed in the latest attempt.
 
     \b

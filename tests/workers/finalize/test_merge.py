@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from orchestrator.contract.errors import IntegrityError, MessageError, NotFoundError
+from orchestrator.contract.jobs.base import sha256_of
 from orchestrator.contract.jobs.parts import part_path
 from orchestrator.contract.jobs.rows import FORMATS, summary_path
 from orchestrator.contract.jobs.sidecar import sidecar_path
 from tests.support.fakes import FakeFinalizeLease, dies_at_step
 from tests.support.merges import Merges
+from workers.finalize import keep_base
 from workers.finalize.errors import PublishError
 from workers.finalize.join import BadPartError
 from workers.finalize.publish import publish_manifest
@@ -166,6 +168,45 @@ def test_a_foreign_file_of_the_number_is_left_and_the_next_one_taken(merges):
     assert merges.published().summary["merge"]["kept_as"].endswith(".2")
     assert merges.differences(f"{merges.output}.2") == []
     assert merges.differences(first.job) == []
+
+
+def test_however_many_were_kept_only_those_of_the_last_number_are_compared(settings, tmp_path, monkeypatch):
+    merges = Merges(settings, tmp_path / "in", tmp_path / "outbox")
+    merges.write(a="cat", b="dog")
+    merges.full()
+    for _ in range(6):
+        merges.since()
+    asked = []
+    monkeypatch.setattr(keep_base, "sha256_of", lambda path: asked.append(path.name) or sha256_of(path))
+    lexists = os.path.lexists
+    monkeypatch.setattr(os.path, "lexists", lambda path: asked.append(Path(path).name) or lexists(path))
+
+    merges.since()
+
+    assert merges.published().summary["merge"]["kept_as"].endswith("out.csv.7")
+    assert {name for name in asked if re.match(r"out\.csv\.[1-5]", name)} == set()
+    assert max(asked.count(name) for name in ("manifest", "manifest.sources", "manifest.summary.json")) <= 1
+
+
+def test_the_number_after_the_last_one_is_taken_and_dates_of_others_are_no_numbers(merges):
+    merges.full()
+    for number in ("3", "20261130", "7.jpg", "08", "9x"):
+        (merges.outbox / f"{merges.output.name}.{number}").touch()
+
+    merges.since()
+
+    assert merges.published().summary["merge"]["kept_as"].endswith(".4")
+
+
+def test_at_the_highest_number_the_earlier_manifest_is_kept_by_no_name_of_another(merges):
+    merges.full()
+    (merges.outbox / f"{merges.output.name}.100000").touch()
+    before = merges.output.read_bytes()
+
+    with pytest.raises(IntegrityError, match="there is an earlier manifest of number 100000; move it away"):
+        merges.since()
+
+    assert merges.output.read_bytes() == before
 
 
 def test_a_kept_manifest_is_found_where_an_earlier_one_was_moved_away(merges):
