@@ -4,6 +4,7 @@ It never imports torch. The pool child (`child.py`) holds the device and does th
 takes no further doorbell, and finishes or hands back what it holds; a second signal stops it immediately.
 """
 
+import gc
 import logging
 import os
 import secrets
@@ -110,6 +111,7 @@ def run_worker(queues: tuple[str, ...], device: Device, lines: str, log_level: s
         stop.install()
         maintenance.start()
         watch.start()
+        gc.freeze()  # what a start has made stays: full collections look at the rest alone, so they are soon due
 
     signals.worker_ready.connect(ready, weak=False)
     logger.info("worker %s: device %s, queues %s, server %s", worker, device.name, ",".join(queues), redact(url))

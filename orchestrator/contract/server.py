@@ -1,5 +1,7 @@
 """Connections to the Redis or Valkey server."""
 
+from typing import Any
+
 import redis
 from redis.backoff import ExponentialBackoff
 from redis.connection import DefaultParser
@@ -20,6 +22,29 @@ class CannotServeError(redis.ResponseError):
 # redis-py has no classes for these answers of its own; it finds the class of an error by the first word.
 DefaultParser.EXCEPTION_CLASSES.update(dict.fromkeys(("MISCONF", "BUSY", "NOREPLICAS"), CannotServeError))
 
+
+class Parser(DefaultParser):
+    """Without redis-py's reference of a parser to itself while it is not connected.
+
+    That kept each lost connection, with a buffer of 64 KiB, until Python's next full garbage collection.
+    """
+
+    def on_connect(self, connection: Any, **options: Any) -> None:
+        """Called by the connection."""
+        super().on_connect(connection, **options)
+        if self.pubsub_push_handler_func is None:
+            self.pubsub_push_handler_func = self.handle_pubsub_push_response
+
+    def on_disconnect(self) -> None:
+        """Called by the connection. A handler that somebody else has set stays."""
+        super().on_disconnect()
+        if getattr(self.pubsub_push_handler_func, "__self__", None) is self:
+            self.pubsub_push_handler_func = None
+
+
+# Of every connection. The name and version of redis-py, which it tells the server, it reads from its files each time.
+CONNECTION_OPTIONS: dict[str, Any] = {"parser_class": Parser, "driver_info": None}
+
 # What redis-py raises if the server is away, frozen, loading, full, a replica, or shutting down.
 SERVER_ERRORS = (
     redis.ConnectionError,
@@ -30,6 +55,13 @@ SERVER_ERRORS = (
     redis.exceptions.MasterDownError,
     CannotServeError,
 )
+
+
+def anew(err: Exception) -> Exception:
+    """An error of a reply, to be raised. One that is raised while something else holds it holds that in turn, with all
+    that the calls between had: until Python's next full garbage collection, and errors may come by the dozen a second.
+    """
+    return type(err)(*err.args)
 
 
 def connect(url: str, *, timeout_s: float = SOCKET_TIMEOUT_S, retries: int = 2) -> redis.Redis:
@@ -47,6 +79,7 @@ def connect(url: str, *, timeout_s: float = SOCKET_TIMEOUT_S, retries: int = 2) 
             decode_responses=True,
             encoding_errors="backslashreplace",  # what somebody else wrote there must not end a command
             retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=retries),
+            **CONNECTION_OPTIONS,
         )
     except ValueError as err:  # an option's value, which redis-py names without saying it
         raise UsageError(f"server URL {redact(url)!r} cannot be used: {without_logins(str(err))}") from err
@@ -69,6 +102,7 @@ def connect_raw(
             socket_connect_timeout=min(timeout_s, CONNECT_TIMEOUT_S),
             retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=retries),
             **({} if protocol is None else {"protocol": protocol}),
+            **CONNECTION_OPTIONS,
         )
     except ValueError as err:
         raise UsageError(f"server URL {redact(url)!r} cannot be used: {without_logins(str(err))}") from err

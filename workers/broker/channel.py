@@ -15,7 +15,7 @@ from kombu.utils.limits import TokenBucket
 
 from orchestrator.contract.errors import MessageError
 from orchestrator.contract.queues import ALL_QUEUES
-from orchestrator.contract.server import SERVER_ERRORS
+from orchestrator.contract.server import CONNECTION_OPTIONS, SERVER_ERRORS
 from workers.broker.messages import read_doorbell, read_ping
 from workers.log_limit import LogLimit
 
@@ -78,6 +78,9 @@ class DoorbellChannel(redis.Channel):
 
     def _get_client(self) -> Callable[..., DoorbellClient]:
         return functools.partial(DoorbellClient, global_keyprefix=self.global_keyprefix)
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        return super()._connparams(asynchronous) | CONNECTION_OPTIONS
 
     def maybe_refresh_binding_expiry(self) -> None:
         """Keep bindings of queues that expire; later where the server is away, or takes no writes."""

@@ -174,7 +174,7 @@ class Ledger:
 
     def needs(self, runs: Mapping[str, int], starving_s: float) -> dict[str, Need | Exception]:
         """As `need`, for many jobs and their runs in one request; the error of a job whose record is none of ours."""
-        from orchestrator.contract.server import SERVER_ERRORS  # takes redis, which no help text needs
+        from orchestrator.contract.server import SERVER_ERRORS, anew  # takes redis, which no help text needs
 
         with self.client.pipeline(transaction=False) as pipeline:
             for job, run in runs.items():
@@ -182,7 +182,7 @@ class Ledger:
             answers = pipeline.execute(raise_on_error=False)
         for answer in answers:
             if isinstance(answer, SERVER_ERRORS):
-                raise answer
+                raise anew(answer)
         return {job: a if isinstance(a, Exception) else a[0] for job, a in zip(runs, answers, strict=True)}
 
     def job_of_submission(self, key: str) -> str | None:

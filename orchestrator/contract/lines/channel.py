@@ -14,6 +14,7 @@ import hiredis
 import redis
 
 from orchestrator.contract.lines.connections import Command, pack_commands
+from orchestrator.contract.server import anew
 
 READ_BYTES = 1 << 16
 MOST_PIECES = 64  # of one call of sendmsg
@@ -167,7 +168,7 @@ def _run(connection: Any, commands: Sequence[Command]) -> list[Any]:
         reader.feed(data)
         while (found := reader.gets()) is not False:
             if isinstance(found, Exception):
-                raise found
+                raise anew(found)
             replies.append(found)
     return replies
 

@@ -9,6 +9,7 @@ from orchestrator.contract.ledger.live_workers import PREFIX
 from orchestrator.contract.lines.connections import Command
 from orchestrator.contract.lines.requests import Admission, Decided, Push
 from orchestrator.contract.lines.scripts import scripts
+from orchestrator.contract.server import anew
 
 OUT_OF_MEMORY_RETRY_MS = 100
 ORPHAN_MS = 60_000  # that an image stays after its deadline at most
@@ -126,7 +127,7 @@ def _refused(failed: Exception) -> Admission:
     """By a server without memory; raises any other error."""
     if isinstance(failed, redis.exceptions.OutOfMemoryError):
         return Admission("busy", retry_ms=OUT_OF_MEMORY_RETRY_MS)
-    raise failed
+    raise anew(failed)
 
 
 def read_published(message: bytes) -> tuple[str, bytes]:
@@ -140,5 +141,5 @@ def require_all(replies: list[Any]) -> list[Any]:
     """Raises the first error among replies."""
     for reply in replies:
         if isinstance(reply, Exception):
-            raise reply
+            raise anew(reply)
     return replies
