@@ -12,7 +12,7 @@ TEXT_METHODS = ("read_text", "write_text")
 OPENERS = ("open", "fdopen")
 NOT_FILES = (  # what else has an `open`
     "Image", "os", "JobFolder", "Journal", "HomeRecord", "journal", "_open", "Segment", "server", "_server", "_files",
-    "bodies", "lines", "waiters", "_pushes", "self", "opened",
+    "bodies", "lines", "waiters", "_pushes", "self", "opened", "_targets",
 )  # fmt: skip
 CALLS_WITH_PIPES = ("run", "Popen", "check_output")
 

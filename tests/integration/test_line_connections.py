@@ -1,14 +1,18 @@
 """Commands that are sent past redis-py's calls: replies in order, errors in their place, connections that died."""
 
+import contextlib
+import gc
 import time
 
 import pytest
 import redis
 
+from orchestrator.contract.lines.channel import open_channel
+from orchestrator.contract.lines.commands import LineCommands, require_all
 from orchestrator.contract.lines.connections import LARGE_BYTES, Connections, connections_of
 from orchestrator.contract.lines.requests import ImagePath, Push
 from orchestrator.contract.lines.store import LineStore
-from orchestrator.contract.server import SERVER_ERRORS, connect_raw
+from orchestrator.contract.server import SERVER_ERRORS, connect, connect_raw
 from tests.support.line_worker import enter_line, make_line
 from tests.support.server import Server, wait_until
 
@@ -51,6 +55,39 @@ def test_no_reply_is_taken_for_that_of_a_later_command(own_server: Server):
     own_server.thaw()
 
     assert connections.send([("ECHO", "later")]) == [b"later"]
+
+
+def test_connections_that_are_lost_or_refused_leave_nothing_to_the_garbage_collector(own_server: Server):
+    commands = LineCommands("post")
+    setup = [*commands.load_scripts(), commands.subscribe("c1"), commands.epoch()]
+
+    def ping() -> None:
+        for client in (connect(own_server.url), connect_raw(own_server.url)):
+            client.ping()
+            client.close()
+
+    def open_and_close() -> None:
+        with contextlib.suppress(redis.RedisError):
+            channel, replies = open_channel(connect_raw(own_server.url, protocol=3), setup, print)
+            channel.close()
+            require_all([*replies, redis.ResponseError("refused")])
+
+    ping()
+    open_and_close()
+    gc.collect()
+    gc.disable()
+    try:
+        ping()
+        open_and_close()
+        left = gc.collect()
+        with own_server.refusing("disk"):
+            gc.collect()
+            open_and_close()
+            refused = gc.collect()
+    finally:
+        gc.enable()
+
+    assert (left, refused) == (0, 0)
 
 
 def test_closing_the_client_closes_its_connections(server: Server):
