@@ -23,11 +23,13 @@ class CannotServeError(redis.ResponseError):
 DefaultParser.EXCEPTION_CLASSES.update(dict.fromkeys(("MISCONF", "BUSY", "NOREPLICAS"), CannotServeError))
 
 
-class Parser(DefaultParser):
+class Parser(DefaultParser):  # type: ignore[valid-type,misc]  # a variable: one of two classes
     """Without redis-py's reference of a parser to itself while it is not connected.
 
     That kept each lost connection, with a buffer of 64 KiB, until Python's next full garbage collection.
     """
+
+    pubsub_push_handler_func: Any
 
     def on_connect(self, connection: Any, **options: Any) -> None:
         """Called by the connection."""

@@ -80,7 +80,7 @@ class DoorbellChannel(redis.Channel):
         return functools.partial(DoorbellClient, global_keyprefix=self.global_keyprefix)
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
-        return super()._connparams(asynchronous) | CONNECTION_OPTIONS
+        return {**super()._connparams(asynchronous), **CONNECTION_OPTIONS}
 
     def maybe_refresh_binding_expiry(self) -> None:
         """Keep bindings of queues that expire; later where the server is away, or takes no writes."""
