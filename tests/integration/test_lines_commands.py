@@ -65,6 +65,18 @@ def test_a_line_is_created_shown_changed_and_removed(home, client):
     assert "there is no line 'post'" in run("show", "post", code=4).stderr
 
 
+def test_a_line_whose_keys_hold_something_else_hides_no_other(home, client):
+    create()
+    bins = [word for digit in range(10) for word in ("--bin", f"{digit}={digit}a")]
+    run("create", "belt", "--model", "digits", "--fallback", "F", "--review", "R", *bins)
+    client.set("{pigeonhole}:line:post:capacity", "x")
+
+    listed = run("list", "--json")
+
+    assert {line["line"]: line["state"] for line in json.loads(listed.stdout)} == {"belt": "opening", "post": "unknown"}
+    assert "line post: its state cannot be read: WRONGTYPE" in listed.stderr
+
+
 def test_a_paused_line_refuses_and_a_resumed_one_takes(home, client):
     create()
     push = Push("1/a", "00", 500, 1, "ask")

@@ -101,10 +101,15 @@ def show_line(line: str, as_json: bool) -> None:
 
 def _status(view: "LinesView", line: "Line") -> "LineStatus | None":
     """None where the line's server does not answer, with a message unless that is the server of all lines."""
+    import redis
+
     from orchestrator.contract.lines.status import read_status
 
     try:
         return read_status(view.store(line), line)
+    except redis.ResponseError as err:  # somebody who may push to it has written to its keys
+        print_message(f"line {line.name}: its state cannot be read: {err}", color="yellow")
+        return None
     except UnavailableError as err:
         if err is not view.trouble:
             print_message(f"line {line.name}: {err}", color="yellow")
