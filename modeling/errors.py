@@ -92,7 +92,7 @@ TROUBLE_OF_ERRNO: dict[int, Trouble] = {
 
 # What libraries say that keep no errno: Python's threads, torch, OpenVINO, safetensors.
 _WORKER_TEXT = re.compile(
-    rf"can't start new thread|Too many open files|Cannot allocate memory|can't allocate memory|bad_alloc|out of memory"
+    rf"can't start new thread|Too many open files|Cannot allocate memory|can't allocate memory|bad_alloc"
     rf"|\(os error (?:{'|'.join(str(number) for number in _WORKER)})\)"
 )
 
@@ -103,10 +103,15 @@ def names_worker_trouble(text: str) -> bool:
 
 
 def is_out_of_memory(err: Exception) -> bool:
-    """Whether memory ran out, of the machine or of a GPU, in Python, torch or native code; torch is not imported."""
+    """Whether memory ran out, of the machine or of a GPU, in Python, torch or native code; torch is not imported.
+
+    That of a GPU is no trouble of the worker: what needs it may be too large for it, and not only for this moment.
+    """
     if isinstance(err, MemoryError) or type(err).__name__ == "OutOfMemoryError":
         return True
-    return trouble_of(err) == "worker" and ("alloc" in str(err) or "out of memory" in str(err))
+    if isinstance(err, RuntimeError) and "out of memory" in str(err):
+        return True
+    return trouble_of(err) == "worker" and "alloc" in str(err)  # "can't allocate memory", "bad_alloc"
 
 
 def trouble_of(err: BaseException | None) -> Trouble | None:

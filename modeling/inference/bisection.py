@@ -66,8 +66,8 @@ class BisectingPredictor:
         A batch that raises (or does not fit in memory) is halved until the images that fail are alone.
 
         Raises:
-            Exception: what the classifier raised, if it also fails on one black image, or if one image alone does
-                not fit in memory: the cause is not an image then.
+            MemoryError: one image alone does not fit in memory, that of the machine or of a GPU.
+            Exception: what the classifier raised, if it also fails on one black image: the cause is not an image then.
         """
         largest = self._classifier.largest_batch
         if largest is not None and len(images) > largest:
@@ -82,7 +82,7 @@ class BisectingPredictor:
             self._check_classifier_works(err)
             if len(images) == 1:
                 if out_of_memory:
-                    raise
+                    raise _as_lacking(err) from None
                 return [Prediction.failed(ImageError("predict_failed", f"{type(err).__name__}: {err}"[:300]))]
             if out_of_memory:
                 self._classifier.largest_batch = -(-len(images) // 2)
@@ -100,7 +100,12 @@ class BisectingPredictor:
         try:
             self._classifier.predict(black_1HWC, 1)
         except Exception:
-            raise err from None
+            raise (_as_lacking(err) if is_out_of_memory(err) else err) from None
+
+
+def _as_lacking(err: Exception) -> Exception:
+    """What says that this process lacks memory now, of whatever device: others may hold it."""
+    return err if isinstance(err, MemoryError) else MemoryError(str(err))
 
 
 def _clear_frames(err: BaseException) -> None:

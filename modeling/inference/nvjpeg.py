@@ -65,7 +65,8 @@ class NvJpeg:
         pictures, refused by the GPU, or with scans missing or data that end early.
 
         Raises:
-            RuntimeError: the GPU does not decode even a plain image, or has no memory for one.
+            RuntimeError: the GPU does not decode even a plain image.
+            MemoryError: it has no memory for one image.
         """
         decoded: list[Pixels | None] = [None] * len(files)
         for places in _split_by_pixels([self._size(data, max_pixels) for data in files]):
@@ -90,8 +91,8 @@ class NvJpeg:
             return self._decode_all(files)
         except RuntimeError as err:  # it does not name the file
             if len(files) == 1:
-                if is_out_of_memory(err):
-                    raise  # says nothing of the file
+                if is_out_of_memory(err):  # says nothing of the file
+                    raise MemoryError(str(err)) from None
                 self._check_it_works(err)
                 return [None]
         half = len(files) // 2

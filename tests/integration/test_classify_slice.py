@@ -516,7 +516,7 @@ def test_a_gpu_whose_memory_others_hold_is_waited_for_at_no_attempt(folder, cont
 
     classifier.before = full
 
-    with pytest.raises(RuntimeError) as caught:
+    with pytest.raises(MemoryError, match="CUDA out of memory") as caught:
         classify_slice(folder.job, context)
 
     assert is_waited_for(caught.value)

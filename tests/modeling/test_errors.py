@@ -2,7 +2,7 @@ import errno
 
 import pytest
 
-from modeling.errors import ImageError, ModelFormatError, trouble_of
+from modeling.errors import ImageError, ModelFormatError, is_out_of_memory, trouble_of
 
 WORKER = ("EMFILE", "ENFILE", "ENOMEM", "ENOBUFS")
 STORAGE = (
@@ -28,13 +28,18 @@ def test_every_error_number_is_the_trouble_of_one(name, trouble):
         RuntimeError("can't start new thread"),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
         RuntimeError("std::bad_alloc"),
-        RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"),
-        RuntimeError("CUDA error: out of memory"),
         Exception("I/O error: Too many open files (os error 24)"),
     ],
 )
 def test_memory_and_threads_that_are_short_are_the_workers(err):
     assert trouble_of(err) == "worker"
+
+
+@pytest.mark.parametrize("text", ["CUDA out of memory. Tried to allocate 2 GiB", "CUDA error: out of memory"])
+def test_memory_of_a_gpu_may_be_too_little_for_ever(text):
+    err = RuntimeError(text)
+
+    assert (is_out_of_memory(err), trouble_of(err)) == (True, None)
 
 
 @pytest.mark.parametrize("err", [ImageError("corrupt", "?"), RuntimeError("a bug"), ValueError("bad_alloc"), None])

@@ -136,7 +136,7 @@ def test_a_device_without_memory_for_one_file_leaves_it_to_nobody(monkeypatch):
 
     monkeypatch.setattr(nvjpeg, "decode_jpeg", full)
 
-    with pytest.raises(RuntimeError, match="out of memory"):
+    with pytest.raises(MemoryError, match="out of memory"):
         NvJpeg(STRETCHED, CPU)([large], MAX_PIXELS)
 
 
