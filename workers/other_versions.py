@@ -1,5 +1,4 @@
-"""Work that this worker leaves to others: a job that another version began, files that only another version reads, or
-a model that this worker may not write.
+"""Work that this worker leaves to others: a job that another version began, or files that only another version reads.
 
 Its doorbell is put back at once, so that a worker that can do it takes it, and this one takes no other for a while:
 idle workers of a new version would otherwise take every doorbell of the jobs that the old ones still do.
@@ -25,13 +24,9 @@ _LOGGED = 1000  # jobs of which the log says once that they are left to others
 _logged: set[str] = set()
 
 
-class ForOthersError(Exception):
-    """This worker may not do what others can."""
-
-
-def is_for_others(err: BaseException) -> bool:
-    """Whether an error says nothing of a job, only that other workers can do it."""
-    return isinstance(err, OtherVersionError | UnknownFormatError | ForOthersError)
+def is_of_another_version(err: BaseException) -> bool:
+    """Whether an error says nothing of a job, only that workers of another version can do it."""
+    return isinstance(err, OtherVersionError | UnknownFormatError)
 
 
 def describe_barred(barred: Barred, own: Release) -> str:

@@ -17,7 +17,7 @@ from workers.child import report_activity, reporting_activity
 from workers.context import HomeAccessError, WorkerContext
 from workers.other_versions import (
     describe_barred,
-    is_for_others,
+    is_of_another_version,
     leave_alone,
     leave_to_others,
     may_look_again,
@@ -64,7 +64,7 @@ def _work(queue: str, named: str, context: WorkerContext) -> None:
         with contextlib.suppress(*SERVER_ERRORS):  # so that `watch` and `status` show why the job waits
             context.ledger.report_trouble(job, str(err))
     except Exception as err:
-        if is_for_others(err):
+        if is_of_another_version(err):
             leave_alone(queue, job, str(err), context)
             return
         if not is_waited_for(err):

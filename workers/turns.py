@@ -11,7 +11,7 @@ from orchestrator.contract.server import SERVER_ERRORS
 from workers.classify.slice import classify_slice
 from workers.context import WorkerContext
 from workers.finalize.finalize import end_job
-from workers.other_versions import is_for_others
+from workers.other_versions import is_of_another_version
 from workers.training.run import run_process_job
 from workers.trouble import is_waited_for
 
@@ -71,5 +71,5 @@ def _let_others_first(job: str, context: WorkerContext, err: Exception) -> None:
         context.ledger.turns.put_last(job, context.worker)
         return
     context.ledger.turns.avoid(job, context.worker)
-    if not (isinstance(err, SERVER_ERRORS) or is_for_others(err)):
+    if not (isinstance(err, SERVER_ERRORS) or is_of_another_version(err)):
         context.report_trouble(job, f"worker {context.worker}: {reason_of(err)}")

@@ -38,7 +38,7 @@ from workers.classify.setbacks import count_attempt, pause_or_leave
 from workers.classify.source import JobSource, SourceWatch
 from workers.context import WorkerContext
 from workers.leases import Leases
-from workers.other_versions import is_for_others
+from workers.other_versions import is_of_another_version
 from workers.source_folder import StorageAwayError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def classify_slice(job: str, context: WorkerContext, turn: Turn | None = None) -
             leases.state = pause_or_leave(job, context, err)
             away = True
         except (ModelingError, IntegrityError, MessageError, UnicodeError) as err:
-            if trouble_of(err) or is_for_others(err):
+            if trouble_of(err) or is_of_another_version(err):
                 raise
             logger.exception("job %s cannot continue", job)
             leases.state = ledger.cancel(job, run=run, reason=str(err))

@@ -26,7 +26,7 @@ from workers.finalize.incomplete import publish_incomplete, remove_incomplete
 from workers.finalize.join import BadPartError
 from workers.finalize.lease import FinalizeLease, FinalizeLeaseLostError
 from workers.finalize.publish import publish_manifest
-from workers.other_versions import ForOthersError, is_for_others
+from workers.other_versions import is_of_another_version
 
 logger = logging.getLogger(__name__)
 
@@ -63,11 +63,8 @@ def _find_outcome(folder: JobFolder, request: AnyJobRequest, context: WorkerCont
     except TransientDiskError as err:
         logger.warning("job %s: %s; trying again when the finalize lease has run out", folder.job, err)
         ledger.report_trouble(folder.job, str(err), worker=context.worker)
-    except ForOthersError:
-        ledger.renew_finalize_lease(folder.job, fence, 0)  # handed back: the next one need not wait for its end
-        raise
     except (PigeonholeError, ModelingError, UnicodeError) as err:
-        if trouble_of(err) or is_for_others(err):
+        if trouble_of(err) or is_of_another_version(err):
             raise  # this worker waits, and tries again, or leaves it to others
         logger.exception("job %s cannot be published", folder.job)
         return make_outcome("failed", record, folder.run, error=str(err))
@@ -105,7 +102,7 @@ def _publish_model(
     except PublishError as err:
         trainers = context.ledger.live_workers.listeners(TRAIN)
         if trainers and context.worker not in trainers and may_not_write(err):
-            raise ForOthersError(f"job {folder.job}: {err}") from err
+            raise TransientDiskError(f"{err}; it is left to a worker that trains") from err
         raise
 
 

@@ -18,7 +18,7 @@ from orchestrator.contract.queues import FINALIZE, TRAIN
 from orchestrator.contract.server import SERVER_ERRORS
 from workers.context import WorkerContext
 from workers.leases import Leases
-from workers.other_versions import is_for_others
+from workers.other_versions import is_of_another_version
 from workers.training.process import Ending, WatchedProcess, append_event, last_lines
 from workers.training.specs import ProcessSpec, process_spec
 
@@ -57,7 +57,7 @@ def run_process_job(job: str, context: WorkerContext) -> None:
         try:
             finished = spec.result.exists() or process_job.run()
         except (ProcessFailedError, ModelingError, UnicodeError) as err:
-            if not isinstance(err, ProcessFailedError) and (trouble_of(err) or is_for_others(err)):
+            if not isinstance(err, ProcessFailedError) and (trouble_of(err) or is_of_another_version(err)):
                 raise  # this worker hands the job back, and waits
             ledger.cancel(job, run=folder.run, reason=f"{spec.name} failed: {err}")
             finished = False

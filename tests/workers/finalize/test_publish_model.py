@@ -9,10 +9,9 @@ import pytest
 from modeling.registry.store import ModelStore
 from orchestrator.contract.jobs.requests import TrainJobRequest
 from tests.support.published_models import publish_model
-from workers.finalize.errors import PublishError
+from workers.finalize.errors import PublishError, TransientDiskError
 from workers.finalize.finalize import _publish
 from workers.finalize.lease import FinalizeLeaseLostError
-from workers.other_versions import ForOthersError
 
 REQUEST = TrainJobRequest.model_construct(name="birds")
 LEASE = SimpleNamespace(confirm=lambda: None)
@@ -53,8 +52,8 @@ def test_a_worker_whose_lease_is_lost_publishes_no_version(folder, store, contex
 @pytest.mark.parametrize(
     ("number", "trainers", "raised"),
     [
-        (errno.EROFS, ["w2", "w3"], ForOthersError),
-        (errno.EACCES, ["w2"], ForOthersError),
+        (errno.EROFS, ["w2", "w3"], TransientDiskError),
+        (errno.EACCES, ["w2"], TransientDiskError),
         (errno.EROFS, ["w1", "w2"], PublishError),
         (errno.EROFS, [], PublishError),
         (errno.ENAMETOOLONG, ["w2"], PublishError),
