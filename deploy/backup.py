@@ -91,8 +91,8 @@ def _is_fact(name: Path) -> bool:
 
 
 def _followed(path: Path) -> Path:
-    """The folder that a link leads to; any other path as it is."""
-    return path.resolve() if path.is_dir() else path
+    """What a link leads to; any other path, and a link to nothing, as it is."""
+    return path.resolve() if path.exists() else path
 
 
 def _name_of(folder: Path) -> str:

@@ -112,6 +112,8 @@ class WebhookSender:
             try:
                 return self._end(folder, receipt)
             except OSError as err:
+                if not folder.path.exists():  # removed by hand
+                    return self._ledger.deliveries.end(folder.job)
                 logger.warning("job %s: the webhook is delivered, which cannot be recorded yet: %s", folder.job, err)
                 self._ledger.deliveries.retry(folder.job, LEASE_S, f"delivered; cannot be recorded yet: {err}")
             if self._stopping.wait(RECORD_AGAIN_S):

@@ -143,6 +143,8 @@ def finds(text: str, root: str, place: tuple[str, ...], *, walked: bool) -> bool
     """
     parts, above = tuple(part for part in Path(text).parts if part != ".."), Path(root).parts
     fixed = max((num for num in range(1, len(parts) + 1) if above[-num:] == parts[:num]), default=0)
+    if not fixed:  # the root is where a link leads that was named with `..` before it
+        fixed = next((num for num, part in enumerate(parts) if _GLOB.search(part)), 0)
     if any(map(_GLOB.search, parts[fixed:])):
         pattern = _pattern(parts[fixed:])
         return _matches(place, pattern) or _leads_to_a_match(place, pattern)

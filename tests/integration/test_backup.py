@@ -187,16 +187,20 @@ def test_an_answer_that_takes_the_place_of_its_item_meanwhile_is_in_it(home, tmp
     assert snapshot(tmp_path / "1" / "home" / "telegrams") == {"belt-7000/000000000001.answer": b"3"}
 
 
-def test_folders_that_are_links_are_copied_with_what_they_hold(home, tmp_path):
+def test_what_is_a_link_is_copied_with_what_it_holds(home, tmp_path):
     for folder in ("disk/models/birds", "disk/results"):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "file").write_text(folder)
     (home / "models").symlink_to(tmp_path / "disk/models")
     (tmp_path / "results").symlink_to("disk/results")
+    (tmp_path / "disk/secret").write_text("whsec_1")
+    (home / "notify.secret").symlink_to(tmp_path / "disk/secret")
 
     assert back_up(home, tmp_path / "1", "--also", tmp_path / "results").returncode == 0
 
     assert (tmp_path / "1/home/models/birds/file").read_text() == "disk/models/birds"
+    assert not (tmp_path / "1/home/notify.secret").is_symlink()
+    assert (tmp_path / "1/home/notify.secret").read_text() == "whsec_1"
     (copied,) = (tmp_path / "1/also").iterdir()
     assert not copied.is_symlink()
     assert (copied / "file").read_text() == "disk/results"

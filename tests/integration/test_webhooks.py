@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -97,6 +98,21 @@ def test_a_full_disk_lets_no_webhook_be_told_twice(home, ledger, sender, monkeyp
         assert len(receiver.got) == 1
     assert due_s[0] > 10  # no other worker sends it meanwhile
     assert folder.receipt().state == "delivered"
+    assert ledger.deliveries.num_waiting() == 0
+
+
+def test_a_job_that_is_removed_by_hand_while_its_delivery_cannot_be_recorded_holds_up_nothing(
+    home, ledger, sender, monkeypatch
+):
+    def full(folder, receipt):
+        shutil.rmtree(folder.path)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(JobFolder, "end_delivery", full)
+    with receiving(204) as receiver:
+        ended_job(home, ledger, receiver.url)
+        send_all(sender, ledger)
+
     assert ledger.deliveries.num_waiting() == 0
 
 

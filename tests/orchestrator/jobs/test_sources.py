@@ -340,6 +340,7 @@ def test_a_pipe_by_name_is_refused_immediately(tmp_path):
         ("photos/*.jpg", "/x/photos", True, ["", "a.jpg"], ["new", "sheet.html", "new/a.jpg"]),
         ("/disk*/in/*.jpg", "/", True, ["", "disk1", "disk1/in", "disk1/in/a.jpg"], ["home", "disk1/out", "srv/in"]),
         ("../photos/*", "/x/photos", True, ["", "new"], ["new/new"]),
+        ("../photos/**/*.jpg", "/data/real", True, ["", "new", "new/a.jpg"], []),  # `photos` is a link
         ("-", "/", False, [], ["", "disk1", "disk1/a.jpg"]),
         ("lists/birds.csv", "/x/lists", False, [], ["", "new"]),
         ("photos/a.jpg", "/x/photos", False, [], ["", "a.html"]),
