@@ -69,6 +69,10 @@ def test_a_line_whose_keys_hold_something_else_hides_no_other(home, client):
     create()
     bins = [word for digit in range(10) for word in ("--bin", f"{digit}={digit}a")]
     run("create", "belt", "--model", "digits", "--fallback", "F", "--review", "R", *bins)
+    client.hset("{pigeonhole}:line:post:line", "bytes", "x")
+    client.hset("{pigeonhole}:line:post:capacity", "w1", "9999999999999 1 1")
+    client.hset("{pigeonhole}:line:post:workers", "w1", '{"trouble": 5, "loading": ["x"]}')
+    assert shown("show", "post")["bytes_waiting"] == 0
     client.set("{pigeonhole}:line:post:capacity", "x")
 
     listed = run("list", "--json")

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from orchestrator.contract.lines.settings import Line
 from orchestrator.contract.lines.store import LineStore
@@ -37,11 +37,11 @@ class WorkerOfLine:
 
     @property
     def trouble(self) -> str | None:
-        return cast("str | None", self.facts.get("trouble"))
+        return _text(self.facts.get("trouble"))
 
     @property
     def loading(self) -> str | None:
-        return cast("str | None", self.facts.get("loading"))
+        return _text(self.facts.get("loading"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,8 @@ def read_status(store: LineStore, line: Line) -> LineStatus:
         (seconds, microseconds), num_waiting, size, num_held, num_answers, capacity, facts = pipeline.execute()
     now_ms = seconds * 1000 + microseconds // 1000
     workers = _workers(capacity, facts, now_ms)
-    return LineStatus(_state(line, workers), num_waiting, int(size or 0), num_held, num_answers, workers)
+    size = int(size) if (size or b"").isdigit() else 0  # who may push to a line may write to its keys
+    return LineStatus(_state(line, workers), num_waiting, size, num_held, num_answers, workers)
 
 
 def _state(line: Line, workers: tuple[WorkerOfLine, ...]) -> LineState:
@@ -106,6 +107,10 @@ def _worker(name: bytes, capacity: bytes, facts: bytes, now_ms: int) -> WorkerOf
     try:
         until, ms_per_image, lead_ms = (float(value) for value in capacity.split()[:3])
         decoded = json.loads(facts)  # not by pydantic: shown as they are
-    except ValueError:
+    except (ValueError, RecursionError):
         return WorkerOfLine(shown, alive=False, facts={"trouble": "its report cannot be read"})
     return WorkerOfLine(shown, until > now_ms, ms_per_image, lead_ms, decoded if isinstance(decoded, dict) else {})
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None

@@ -59,5 +59,5 @@ async def parse_form(headers: Mapping[bytes, bytes], body: bytes, *, most_files:
     parser.spool_max_size = len(body) + 1  # never a temporary file
     try:
         return await parser.parse()
-    except (MultiPartException, KeyError, UnicodeDecodeError, ValueError) as err:
+    except (MultiPartException, LookupError, ValueError) as err:  # also of an encoding that is none of texts
         raise invalid(f"the form cannot be read: {err}"[:200]) from err

@@ -143,6 +143,7 @@ def test_a_form_has_an_image_and_fields():
         (b"", b"multipart/form-data; boundary=b"),
         (form(IMAGE), b"multipart/form-data; boundary=" + b"x" * 5000),
         (form((ITEM[0], b"caf\xe9"), IMAGE), b"multipart/form-data; boundary=b"),
+        (form(ITEM, IMAGE), b"multipart/form-data; charset=hex; boundary=b"),
         (form(IMAGE).replace(b"a.jpg", b"caf\xe9.jpg"), b"multipart/form-data; boundary=b"),
         (
             form(IMAGE).replace(b'filename="a.jpg"', b"filename*=utf-8''caf%E9.jpg"),
