@@ -74,7 +74,7 @@ def test_without_an_output_the_job_keeps_it_and_json_is_the_document(running_clu
     assert outcome is not None
     assert (outcome.state, outcome.result, outcome.num_images) == ("succeeded", str(folder.evaluation), 40)
     kinds = [json.loads(line)["event"] for line in folder.events.read_text().splitlines()]
-    assert kinds[-2:] == ["evaluate", "warning"]  # the model knows more digits than the data have
+    assert kinds[-3:] == ["evaluate", "warning", "phase"]  # the model knows more digits than the data have
     record = json.loads(running_cluster.run_ok("status", job, "--json"))
     assert (record["kind"], record["model"], record["source"]) == ("evaluate", "digits@1", str(data))
     assert running_cluster.run("results", "show", job).returncode == 4
