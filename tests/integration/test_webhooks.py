@@ -190,7 +190,7 @@ def test_an_answer_that_could_not_be_recorded_is_asked_for_again_with_the_same_i
     with receiving() as receiver:
         folder = ended_job(home, ledger, receiver.url)
         with monkeypatch.context() as patch:
-            patch.setattr(JobFolder, "end_delivery", lambda *_: (_ for _ in ()).throw(RuntimeError("the worker dies here")))
+            patch.setattr(JobFolder, "end_delivery", lambda *_: (_ for _ in ()).throw(RuntimeError("it dies here")))
             with pytest.raises(RuntimeError, match="dies here"):
                 send_all(sender, ledger)
         send_all(sender, ledger)
