@@ -4,8 +4,10 @@ import asyncio
 import concurrent.futures
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar
 
 from orchestrator.contract.errors import UnavailableError
@@ -18,6 +20,7 @@ SCANNERS = 1  # of manifests: Python runs one at a time anyway, and pushes would
 SUBMITTERS = 4  # that check their sources at once
 LONGEST_QUESTION_S = 10.0  # long enough for a server that is away to be named as the reason
 MOST_QUESTIONS = 10_000
+IDLE_S = 60.0  # after it a thread for questions ends
 
 
 class Threads:
@@ -31,54 +34,105 @@ class Threads:
         return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: call(*args, **kwargs))
 
 
+@dataclass(eq=False, slots=True)
+class _Question:
+    """until_s: by time.monotonic, for all who ask the same."""
+
+    key: Hashable
+    call: Callable[[], Any]
+    until_s: float
+    answer: "Future[Any]" = field(default_factory=Future)
+
+    def left_s(self) -> float:
+        return max(0.0, self.until_s - time.monotonic())
+
+
 class Questions:
     """Questions to a disk that may hang: in threads of their own, one at a time for each key, with a time limit.
 
     what: is asked, for the error. limit_s: from a question on, for all who ask the same meanwhile; a key that nobody
-    else has is never shared. Safe to share between threads, but a call must not ask questions of the same threads.
+    else has is never shared. What has no thread within its limit is not asked. Threads keep no process from ending.
+    Safe to share between threads, but a call must not ask questions of the same threads.
     """
 
     def __init__(self, what: str, num_threads: int = READERS, *, limit_s: float = LONGEST_QUESTION_S) -> None:
         self._what = what
+        self._most_threads = num_threads
         self._limit_s = limit_s
-        self._pool = ThreadPoolExecutor(num_threads, "gateway-disk")
-        self._lock = threading.Lock()
-        self._pending: dict[Hashable, tuple[float, Future[Any]]] = {}
+        self._num_threads = self._num_idle = 0
+        self._come = threading.Condition()
+        self._pending: dict[Hashable, _Question] = {}
+        self._queue: deque[_Question] = deque()  # those that no thread has taken yet
 
     async def ask(self, key: Hashable, call: Callable[[], T]) -> T:
         """The answer; where the same is being asked, that answer. Raises UnavailableError where none comes in time."""
-        left_s, answer = self._put(key, call)
-        waiter = asyncio.wrap_future(answer)
+        question = self._put(key, call)
+        waiter: asyncio.Future[T] = asyncio.wrap_future(question.answer)
         waiter.add_done_callback(lambda done: done.cancelled() or done.exception())  # else asyncio logs a late error
-        await asyncio.wait([waiter], timeout=left_s)
+        await asyncio.wait([waiter], timeout=question.left_s())
         if not waiter.done():
             raise self._silent()
         return waiter.result()
 
     def wait(self, key: Hashable, call: Callable[[], T]) -> T:
         """The same, for a thread."""
-        left_s, answer = self._put(key, call)
-        concurrent.futures.wait([answer], left_s)
+        question = self._put(key, call)
+        answer: Future[T] = question.answer
+        concurrent.futures.wait([answer], question.left_s())
         if not answer.done():
             raise self._silent()
         return answer.result()
 
-    def _put(self, key: Hashable, call: Callable[[], T]) -> tuple[float, "Future[T]"]:
-        """What is left of the question's time, and its answer."""
-        with self._lock:
-            if key not in self._pending:
+    def _put(self, key: Hashable, call: Callable[[], Any]) -> _Question:
+        with self._come:
+            question = self._pending.get(key)
+            if question is None:
                 if len(self._pending) >= MOST_QUESTIONS:
                     raise self._silent()
-                self._pending[key] = time.monotonic(), self._pool.submit(self._run, key, call)
-            began, answer = self._pending[key]
-        return max(0.0, began + self._limit_s - time.monotonic()), answer
+                if len(self._queue) >= self._num_idle and self._num_threads < self._most_threads:
+                    # an executor's threads are waited for when the process ends, also those that hang
+                    threading.Thread(target=self._work, name="gateway-disk", daemon=True).start()
+                    self._num_threads += 1
+                question = self._pending[key] = _Question(key, call, time.monotonic() + self._limit_s)
+                self._queue.append(question)
+                self._come.notify()
+        return question
 
-    def _run(self, key: Hashable, call: Callable[[], T]) -> T:
+    def _work(self) -> None:
+        while (question := self._next()) is not None:
+            self._answer(question)
+            del question  # its answer may be large, and the next one may come much later
+
+    def _next(self) -> _Question | None:
+        """What is to be asked; None: there was nothing for so long that the thread ends."""
+        with self._come:
+            self._num_idle += 1
+            came = self._come.wait_for(lambda: self._queue, IDLE_S)
+            self._num_idle -= 1
+            if not came:
+                self._num_threads -= 1
+                return None
+            return self._queue.popleft()
+
+    def _answer(self, question: _Question) -> None:
+        answer = question.answer
+        if not answer.set_running_or_notify_cancel():
+            self._forget(question)
+            return
         try:
-            return call()
-        finally:
-            with self._lock:
-                del self._pending[key]
+            if not question.left_s():
+                raise self._silent()  # nobody waits any more
+            found = question.call()
+        except BaseException as err:
+            self._forget(question)  # before its answer is there: who asks after that asks anew
+            answer.set_exception(err)
+        else:
+            self._forget(question)
+            answer.set_result(found)
+
+    def _forget(self, question: _Question) -> None:
+        with self._come:
+            del self._pending[question.key]
 
     def _silent(self) -> UnavailableError:
         return UnavailableError(f"{self._what} has not answered within {self._limit_s:g} s; try again later")

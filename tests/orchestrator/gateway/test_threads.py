@@ -1,14 +1,18 @@
 """Questions to a disk that may hang: one at a time for each key, and nobody waits for longer than their limit."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 
 import pytest
 
 from orchestrator.contract.errors import UnavailableError
+from orchestrator.gateway import threads
 from orchestrator.gateway.threads import Questions
+from tests.support.server import wait_until
 
-SILENT = "the disk has not answered within 0.05 s; try again later"
+SILENT = "the disk has not answered within 0.5 s; try again later"
 
 
 class Disk:
@@ -44,22 +48,71 @@ def test_the_same_is_asked_once_at_a_time_and_all_who_ask_get_the_answer(disk):
 
 
 def test_a_disk_that_hangs_is_an_error_and_its_answer_counts_again_when_it_is_back(disk):
-    questions = Questions("the disk", 1, limit_s=0.05)
+    questions = Questions("the disk", 1, limit_s=0.5)
 
     async def ask(key):
         return await questions.ask(key, lambda: disk.answer(key))
 
     async def ask_all():
-        return await asyncio.gather(*map(ask, "aab"), return_exceptions=True)
+        return await asyncio.gather(*map(ask, "aa"), return_exceptions=True)
 
     hung = [str(err) for err in asyncio.run(ask_all())]
     with pytest.raises(UnavailableError, match=SILENT):
         questions.wait("a", lambda: disk.answer("a"))
     disk.back.set()
 
-    assert hung == [SILENT] * 3
-    assert questions.wait("c", lambda: "c!") == "c!"
-    assert disk.asked == ["a", "b"]
+    assert hung == [SILENT] * 2
+    wait_until(lambda: not questions._pending, what="the disk has answered")
+    questions._limit_s = 60
+    assert questions.wait("a", lambda: disk.answer("a")) == "a!"
+    assert disk.asked == ["a", "a"]
+
+
+def test_what_nobody_waits_for_any_more_is_not_asked_when_its_turn_comes(disk):
+    questions = Questions("the disk", 1, limit_s=60)
+    questions._put("a", lambda: disk.answer("a"))
+    wait_until(lambda: disk.asked, what="the disk is asked")
+    questions._limit_s = 0.5
+
+    for key in "bc":
+        with pytest.raises(UnavailableError, match=SILENT):
+            questions.wait(key, lambda key=key: disk.answer(key))
+    disk.back.set()
+
+    wait_until(lambda: not questions._pending, what="the disk has answered")
+    assert disk.asked == ["a"]
+
+
+def test_questions_wait_for_one_of_the_threads_and_idle_threads_end(disk, monkeypatch):
+    monkeypatch.setattr(threads, "IDLE_S", 0.01)
+    questions = Questions("the disk", 2, limit_s=60)
+
+    async def ask():
+        asking = [asyncio.create_task(questions.ask(key, lambda key=key: disk.answer(key))) for key in "abcd"]
+        await asyncio.to_thread(wait_until, lambda: len(disk.asked) == 2, what="both threads ask")
+        waiting = len(questions._queue)
+        disk.back.set()
+        return waiting, await asyncio.gather(*asking)
+
+    assert asyncio.run(ask()) == (2, ["a!", "b!", "c!", "d!"])
+    wait_until(lambda: questions._num_threads == 0, what="the threads end")
+    assert questions.wait("e", lambda: "e!") == "e!"
+
+
+def test_a_disk_that_hangs_keeps_no_process_from_ending():
+    code = (
+        "import threading\n"
+        "from orchestrator.gateway.threads import Questions\n"
+        "from orchestrator.contract.errors import UnavailableError\n"
+        "try:\n"
+        "    Questions('the disk', limit_s=0.5).wait('a', threading.Event().wait)\n"
+        "except UnavailableError:\n"
+        "    print('ends')\n"
+    )
+
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+
+    assert (ended.stdout, ended.returncode) == ("ends\n", 0), ended.stderr
 
 
 def test_what_the_disk_raises_is_raised():
