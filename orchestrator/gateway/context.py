@@ -17,13 +17,12 @@ from orchestrator.contract.server import connect, connect_raw, require_answer
 from orchestrator.contract.settings import Settings
 from orchestrator.gateway.figures import GatewayFigures
 from orchestrator.gateway.lines import OpenLines
-from orchestrator.gateway.threads import Questions
+from orchestrator.gateway.threads import Questions, QuestionsOfRoots
 from orchestrator.gateway.waiters import Waiters
 from orchestrator.jobs.submit import JobClient
 
 ASK_TIMEOUT_S = 2.0  # a server that does not answer within it counts as away
 IMAGES_TIMEOUT_S = 5.0
-NUM_IMAGE_THREADS = 16
 NUM_LINE_THREADS = 2
 
 
@@ -47,7 +46,8 @@ class GatewayOptions:
 class GatewayContext:
     """Safe to share between threads. Calls that ask the server block: routes run them in a thread.
 
-    disk: asks the home's disk for models. images: asks the disks of images that are pushed by their path.
+    disk: asks the home's disk for models. images: asks the disks of images that are pushed by their path, by the
+    roots of these.
     """
 
     def __init__(self, settings: Settings, options: GatewayOptions) -> None:
@@ -57,7 +57,7 @@ class GatewayContext:
         self.figures = GatewayFigures()
         self.stopping = asyncio.Event()  # set when the gateway stops: open streams end then
         self.disk = Questions("the home's disk")
-        self.images = Questions("the disk of the images", NUM_IMAGE_THREADS, limit_s=IMAGES_TIMEOUT_S)
+        self.images = QuestionsOfRoots("the disk of the images", limit_s=IMAGES_TIMEOUT_S)
         self._lock = threading.Lock()
         self._jobs_lock = threading.Lock()  # of its own: it is held while the disk is asked
         self._jobs: JobClient | None = None

@@ -11,9 +11,18 @@ from orchestrator.contract.errors import NotFoundError, UnavailableError
 from orchestrator.contract.lines.registry import read_line, read_lines, unknown_line
 from orchestrator.contract.lines.settings import Line, check_line_name
 from orchestrator.lines.client import LineClient
+from orchestrator.lines.request import PushRequest
 
 REFRESH_S = 1.0  # how old the list of lines may be; a name that it lacks is asked for by itself
 _FAULTS = (redis.RedisError, OSError)
+
+
+class ForwardingClient(LineClient):
+    """A client of a line that also takes pushes whose image was looked at before."""
+
+    def offer(self, request: PushRequest) -> None:
+        """Push it. Raises ClientClosedError."""
+        self._core.offer(request)
 
 
 class OpenLines:
@@ -31,9 +40,9 @@ class OpenLines:
         self._lock = threading.Lock()
         self._lines: dict[str, Line] = {}
         self._seen_at = float("-inf")
-        self._clients: dict[str, LineClient] = {}
+        self._clients: dict[str, ForwardingClient] = {}
 
-    def opened(self, name: str) -> LineClient | None:
+    def opened(self, name: str) -> ForwardingClient | None:
         """The client of a line that was pushed to before; asks nobody."""
         return self._clients.get(name)
 
@@ -41,13 +50,13 @@ class OpenLines:
         """A line as it was seen last; asks nobody."""
         return self._lines.get(name)
 
-    def open(self, name: str) -> LineClient:
+    def open(self, name: str) -> ForwardingClient:
         """The client of a line. Raises NotFoundError; UnavailableError where no server has told of the lines yet."""
         line = self.get(name)
         with self._lock:
             if name not in self._clients:  # it can decide before it has seen the line itself
                 fallback = line.settings.fallback
-                self._clients[name] = LineClient(name, self._connect()[0], fallback=fallback, loop=self.loop)
+                self._clients[name] = ForwardingClient(name, self._connect()[0], fallback=fallback, loop=self.loop)
             return self._clients[name]
 
     def get(self, name: str) -> Line:

@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import functools
 import threading
 import time
 from collections import deque
@@ -20,6 +21,7 @@ SCANNERS = 1  # of manifests: Python runs one at a time anyway, and pushes would
 SUBMITTERS = 4  # that check their sources at once
 LONGEST_QUESTION_S = 10.0  # long enough for a server that is away to be named as the reason
 MOST_QUESTIONS = 10_000
+MOST_ROOTS = 32  # with threads of their own
 IDLE_S = 60.0  # after it a thread for questions ends
 
 
@@ -136,3 +138,21 @@ class Questions:
 
     def _silent(self) -> UnavailableError:
         return UnavailableError(f"{self._what} has not answered within {self._limit_s:g} s; try again later")
+
+
+class QuestionsOfRoots:
+    """Questions to the disks of several roots, which have threads of their own: one that hangs stops no other.
+
+    num_threads: of each root. Of more roots than MOST_ROOTS, those that come later share threads. Of one event loop.
+    """
+
+    def __init__(self, what: str, num_threads: int = READERS, *, limit_s: float = LONGEST_QUESTION_S) -> None:
+        self._make = functools.partial(Questions, what, num_threads, limit_s=limit_s)
+        self._others = self._make()
+        self._own: dict[Hashable, Questions] = {}
+
+    def of(self, roots: Hashable) -> Questions:
+        """The questions to the disk of a root, or of several that lie below each other."""
+        if roots not in self._own and len(self._own) < MOST_ROOTS:
+            self._own[roots] = self._make()
+        return self._own.get(roots, self._others)

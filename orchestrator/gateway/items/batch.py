@@ -73,7 +73,7 @@ class BatchPushes:
         try:
             if isinstance(image, Exception):
                 raise image
-            answer = await self._pushes.push_one(line.client, image, fields, scope)
+            answer = await self._pushes.push_one(line, image, fields, scope)
             response = answered(answer) if answer else accepted(line.name, fields.item, fields.pass_)
         except Exception as err:
             problem = describe(err)

@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import MutableMapping
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,11 @@ from orchestrator.gateway.guard.guard import BEGAN, HEADERS
 from orchestrator.gateway.items.fields import PushFields, check_fields, read_fields
 from orchestrator.gateway.items.forms import FORM_BYTES, read_form
 from orchestrator.gateway.items.outcomes import accepted, answered, refused
-from orchestrator.gateway.items.paths import checked_path
+from orchestrator.gateway.items.paths import checked_path, path_of, roots_of
+from orchestrator.gateway.lines import ForwardingClient
 from orchestrator.gateway.problems import invalid
-from orchestrator.lines.client import LineClient
+from orchestrator.gateway.threads import Questions
+from orchestrator.lines.request import make_request
 
 _KEYS = ("path", "item", "pass", "deadline_ms", "age_ms", "wait")
 
@@ -30,7 +34,7 @@ class OpenLine:
     """A line as it was seen last, and the client that pushes to it."""
 
     line: Line
-    client: LineClient
+    client: ForwardingClient
 
     @property
     def name(self) -> str:
@@ -61,7 +65,7 @@ class ItemPushes:
             fields = check_fields(in_form | given)
         else:
             image, fields = await read_body(scope, request.receive, most), check_fields(given)
-        answer = await self.push_one(line.client, image, fields, scope)
+        answer = await self.push_one(line, image, fields, scope)
         return answered(answer) if answer else accepted(line.name, fields.item, fields.pass_)
 
     async def _path_of(self, request: Request, line: OpenLine, given: dict[str, Any]) -> tuple[Path, PushFields]:
@@ -77,7 +81,11 @@ class ItemPushes:
     async def path(self, text: str, line: OpenLine) -> Path:
         """The path of an image, checked. Raises ProblemError, and UnavailableError where its disk hangs."""
         roots = line.line.settings.roots
-        return await self._context.images.ask((text, roots), lambda: checked_path(text, roots))
+        disk = self._disk_of(path_of(text), line)
+        return await disk.ask((text, roots), lambda: checked_path(text, roots))
+
+    def _disk_of(self, path: Path, line: OpenLine) -> Questions:
+        return self._context.images.of(roots_of(path, line.line.settings.roots))
 
     async def open(self, name: str) -> OpenLine:
         """A line to push to. Raises NotFoundError."""
@@ -89,7 +97,7 @@ class ItemPushes:
         return OpenLine(line, client)
 
     async def push_one(
-        self, client: LineClient, image: bytes | Path, fields: PushFields, scope: MutableMapping[str, Any]
+        self, line: OpenLine, image: bytes | Path, fields: PushFields, scope: MutableMapping[str, Any]
     ) -> Answer | None:
         """The answer; None as soon as the server has the push, where nobody wants to wait for more."""
         waiters = self._context.waiters
@@ -97,12 +105,13 @@ class ItemPushes:
         on_taken = None if fields.wait else lambda: waiters.come(waiter, None)
         options = fields.options(scope[BEGAN], on_taken, by_path=isinstance(image, Path))
         try:
-            if isinstance(image, Path):  # it is looked at on the disk, which may be slow, or hang
-                future = await self._context.images.ask(
-                    object(), lambda: client.submit_with(image, fields.item, fields.pass_, options)
-                )
+            if isinstance(image, Path):
+                future: Future[Answer] = Future()
+                look = partial(make_request, image, fields.item, fields.pass_, options, future)
+                # Here, not in a thread: where the disk answers too late, the client pushes again, and nothing else may
+                line.client.offer(await self._disk_of(image, line).ask(object(), look))
             else:
-                future = client.submit_with(image, fields.item, fields.pass_, options)
+                future = line.client.submit_with(image, fields.item, fields.pass_, options)
             future.add_done_callback(lambda done: waiters.come(waiter, done))
             answer: Answer | None = await waiter
         except PushRefusedError as err:

@@ -1,6 +1,7 @@
 """A disk that hangs, while the server and the workers are well: what does not need it goes on."""
 
 import asyncio
+import os
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,10 +15,14 @@ from orchestrator.gateway import health as health_module
 from orchestrator.gateway.health import Health
 from orchestrator.gateway.inference.infer import Inference
 from orchestrator.gateway.inference.targets import FIND_AGAIN_S, Targets
-from orchestrator.gateway.threads import Questions
+from orchestrator.gateway.items import push as push_module
+from orchestrator.gateway.items.paths import checked_path
+from orchestrator.gateway.threads import Questions, QuestionsOfRoots
 from orchestrator.gateway.waiters import Waiters
+from orchestrator.lines.request import make_request
 from tests.support.gateway import InProcessGateway, make_context
 from tests.support.line_worker import make_line
+from tests.support.server import wait_until
 
 
 class HangingModels:
@@ -84,13 +89,13 @@ def test_pushes_by_path_from_a_disk_that_hangs_are_refused_and_others_are_answer
     context = make_context(tmp_path / "home")
     answered = Future()
     answered.set_result(Answer("1", 1, "B"))
-    client = SimpleNamespace(submit_with=lambda *_: answered, abandon=lambda: None)
+    client = SimpleNamespace(submit_with=lambda *_: answered, offer=None, abandon=lambda: None)
     line = make_line(roots=[str(tmp_path)])
     context.lines._clients["post"], context.lines._lines["post"] = client, line
-    context.images = Questions("the disk of the images", 1, limit_s=0.05)
+    context.images = QuestionsOfRoots("the disk of the images", 1, limit_s=0.05)
     hangs = threading.Event()
     with pytest.raises(UnavailableError):
-        context.images.wait("another", lambda: hangs.wait(60))
+        context.images.of((tmp_path,)).wait("another", lambda: hangs.wait(60))
     gateway = InProcessGateway(context)
     body = {"path": str(tmp_path / "1.jpg")}
 
@@ -103,3 +108,68 @@ def test_pushes_by_path_from_a_disk_that_hangs_are_refused_and_others_are_answer
     assert "the disk of the images has not answered" in by_path.json()["detail"]
     assert [each["status"] for each in batch.json()["results"]] == [503, 503]
     assert raw.status_code == 200
+
+
+class Roots:
+    """A line with two roots; the first hangs until `back` is set. offered: what the line's client was given."""
+
+    def __init__(self, folder):
+        self.back, self.offered, self.looked = threading.Event(), [], []
+        self.paths = [str(folder / name / "1.jpg") for name in ("hanging", "well")]
+        self.context = make_context(folder / "home")
+        self.context.lines._clients["post"] = SimpleNamespace(offer=self.offer, abandon=lambda: None)
+        roots = [str(folder / "hanging"), str(folder / "well")]
+        self.context.lines._lines["post"] = make_line(roots=roots)
+        self.gateway = InProcessGateway(self.context)
+
+    def offer(self, request):
+        self.offered.append(request.item)
+        request.end(Answer(request.item, 1, "B"))
+
+    def look(self, path):
+        """Of a call that asks the disk."""
+        if "/hanging/" in os.fspath(path):
+            self.back.wait(60)
+        self.looked.append(os.fspath(path))
+
+    def push(self, path, **fields):
+        return self.gateway.post("/v1/lines/post/items?wait", json={"path": path} | fields)
+
+
+@pytest.fixture
+def roots(tmp_path):
+    roots = Roots(tmp_path)
+    yield roots
+    roots.back.set()
+
+
+def test_what_was_refused_because_its_disk_hung_is_not_pushed_when_the_disk_is_back(roots, monkeypatch):
+    def look_slowly(image, *args):
+        roots.look(image)
+        return make_request(image, *args)
+
+    monkeypatch.setattr(push_module, "make_request", look_slowly)
+    roots.context.images = QuestionsOfRoots("the disk of the images", 2, limit_s=0.5)
+    hanging, well = roots.paths
+
+    refused = roots.push(hanging, item="1", deadline_ms=500)
+    roots.back.set()
+    wait_until(lambda: roots.looked == [hanging], what="the call that was given up has ended")
+    answered = [roots.push(path, item=item).status_code for path, item in ((well, "2"), (hanging, "1"))]
+
+    assert (refused.status_code, answered) == (503, [200, 200])
+    assert roots.offered == ["2", "1"]
+
+
+def test_a_root_that_hangs_stops_no_pushes_below_another(roots, monkeypatch):
+    def check_slowly(text, among):
+        roots.look(text)
+        return checked_path(text, among)
+
+    monkeypatch.setattr(push_module, "checked_path", check_slowly)
+    roots.context.images = QuestionsOfRoots("the disk of the images", 1, limit_s=0.5)
+    hanging, well = roots.paths
+
+    statuses = [roots.push(path, item="1").status_code for path in (hanging, f"{hanging}.jpg", well, "/elsewhere/1")]
+
+    assert statuses == [503, 503, 200, 403]

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.contract.errors import UnavailableError
 from orchestrator.gateway import threads
-from orchestrator.gateway.threads import Questions
+from orchestrator.gateway.threads import Questions, QuestionsOfRoots
 from tests.support.server import wait_until
 
 SILENT = "the disk has not answered within 0.5 s; try again later"
@@ -125,3 +125,12 @@ def test_what_the_disk_raises_is_raised():
         asyncio.run(questions.ask("a", fail))
     with pytest.raises(TimeoutError, match="itself"):
         questions.wait("a", fail)
+
+
+def test_each_root_has_threads_of_its_own_until_there_are_too_many(monkeypatch):
+    monkeypatch.setattr(threads, "MOST_ROOTS", 2)
+    roots = QuestionsOfRoots("the disk", 1, limit_s=60)
+    first, second = roots.of("/a"), roots.of("/b")
+
+    assert len({first, second, roots.of("/c")}) == 3
+    assert (roots.of("/a"), roots.of("/b"), roots.of("/d")) == (first, second, roots.of("/c"))
