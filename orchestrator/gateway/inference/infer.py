@@ -83,6 +83,8 @@ class Inference:
             asked, images, items = await asyncio.to_thread(_parse, body, length)
         outputs = chosen_outputs(asked, target.outputs)
         client = self._targets.opened(target) or await self._open(target)
+        if target.model is not None and _has_scores(outputs):
+            await self._labels(target.model.ref)  # before the push: where the disk hangs, no prediction is lost
         deadline_s = target.deadline_s(asked.timeout_us, asked.priority)
         push = Push(target.name, self._waiters, request.scope, request.scope[BEGAN], deadline_s, asked.wait)
         answer = push_all if target.reference is None else push_until_predicted
@@ -128,9 +130,9 @@ class Inference:
         answers: Sequence[Answer],
     ) -> Response:
         model = next((answer.model for answer in answers if answer.model), target.model.ref if target.model else None)
-        labels = (
-            await self._labels(model, answers) if any(output.name == "scores" for output in outputs) else Labels(())
-        )
+        labels = await self._labels(model) if model is not None and _has_scores(outputs) else None
+        if labels is None:
+            labels = Labels(tuple(dict.fromkeys(label for answer in answers for label, _ in answer.scores)))
         parameters = {"model": model} if model else {}
         if target.reference is None:
             parameters["item"] = answers[0].item
@@ -146,14 +148,18 @@ class Inference:
         headers = {"inference-header-content-length": str(length)}
         return Response(body, headers=headers, media_type="application/octet-stream")
 
-    async def _labels(self, model: str | None, answers: Sequence[Answer]) -> Labels:
-        if model is not None:
-            labels = self._targets.known_labels(model)
-            if labels is not None:
-                return labels
-            with contextlib.suppress(ModelingError):  # removed since it answered
+    async def _labels(self, model: str) -> Labels | None:
+        """The labels of a version; None where it was removed. Raises UnavailableError where the disk hangs."""
+        labels = self._targets.known_labels(model)
+        if labels is None:
+            with contextlib.suppress(ModelingError):
                 return await self._disk.ask(("labels", model), lambda: self._targets.labels(model))
-        return Labels(tuple(dict.fromkeys(label for answer in answers for label, _ in answer.scores)))
+        return labels
+
+
+def _has_scores(outputs: Sequence[RequestedOutput]) -> bool:
+    """Whether labels are needed, which say what each score is of."""
+    return any(output.name == "scores" for output in outputs)
 
 
 def _parse(body: bytes, header_length: str | None) -> tuple[InferenceRequest, list[bytes], list[str]]:

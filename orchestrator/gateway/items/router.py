@@ -1,6 +1,7 @@
 """Lines: their settings, state and counts, and the answers of items."""
 
 import asyncio
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Path, Query
@@ -71,7 +72,10 @@ def lines_router(context: GatewayContext) -> APIRouter:
     )  # fmt: skip
     async def look_up_item(line: LineName, item: Item, pass_: Pass = 1) -> Response:
         checked = _checked(item)
-        answer, waits = await archives.ask(object(), lambda: find_item(context, line, checked, pass_))
+        ask = partial(archives.ask, (line, checked, pass_), lambda: find_item(context, line, checked, pass_))
+        answer, waits = await ask()
+        if answer is None and not waits:  # that may be the answer of one who asked before the item was pushed
+            answer, waits = await ask()
         if answer is not None:
             return JSONResponse(answer_facts(answer))
         if waits:

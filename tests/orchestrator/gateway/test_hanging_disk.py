@@ -1,12 +1,14 @@
 """A disk that hangs, while the server and the workers are well: what does not need it goes on."""
 
 import asyncio
+import json
 import os
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import SimpleNamespace
 
+import httpx2
 import pytest
 
 from orchestrator.contract.errors import UnavailableError
@@ -16,6 +18,7 @@ from orchestrator.gateway.health import Health
 from orchestrator.gateway.inference.infer import Inference
 from orchestrator.gateway.inference.targets import FIND_AGAIN_S, Targets
 from orchestrator.gateway.items import push as push_module
+from orchestrator.gateway.items import router as router_module
 from orchestrator.gateway.items.paths import checked_path
 from orchestrator.gateway.threads import Questions, QuestionsOfRoots
 from orchestrator.gateway.waiters import Waiters
@@ -173,3 +176,56 @@ def test_a_root_that_hangs_stops_no_pushes_below_another(roots, monkeypatch):
     statuses = [roots.push(path, item="1").status_code for path in (hanging, f"{hanging}.jpg", well, "/elsewhere/1")]
 
     assert statuses == [503, 503, 200, 403]
+
+
+def test_labels_that_cannot_be_read_are_missed_before_an_image_is_pushed_for_its_scores(tmp_path, models):
+    answered: Future[Answer] = Future()
+    answered.set_result(Answer("1", 1, "B", label="cat", score=1.0, scores=(("cat", 1.0),), model="m@1"))
+    pushed = []
+    context = make_context(tmp_path)
+    context.lines._clients["post"] = SimpleNamespace(
+        submit_with=lambda image, *_: pushed.append(image) or answered, abandon=lambda: None
+    )
+    context.lines._lines["post"], context.lines._seen_at = make_line(), time.monotonic() + 1000
+    models.resolve = lambda _: SimpleNamespace(ref="m@1")
+    context.models, context.disk = models, Questions("the disk", limit_s=0.5)
+    gateway = InProcessGateway(context)
+
+    def infer(output):
+        size = {"binary_data_size": 5}
+        image = {"name": "image", "datatype": "BYTES", "shape": [1], "parameters": size}
+        asked = json.dumps({"inputs": [image], "outputs": [{"name": output}]}).encode()
+        headers = {"inference-header-content-length": str(len(asked))}
+        body = asked + b"\x01\x00\x00\x001"
+        return gateway.post("/v2/models/post/infer", content=body, headers=headers).status_code
+
+    assert (infer("scores"), pushed) == (503, [])
+    assert (infer("label"), pushed) == (200, [b"1"])
+
+
+def test_look_ups_of_an_item_share_a_question_but_not_one_that_began_before_its_push(tmp_path, monkeypatch):
+    known, asked, goes_on = [], [], threading.Event()
+
+    def find(context, line, item, pass_):
+        found = list(known)
+        asked.append((line, item, pass_))
+        goes_on.wait(60)
+        return (found[0] if found else None), False
+
+    monkeypatch.setattr(router_module, "find_item", find)
+    app = InProcessGateway(make_context(tmp_path)).app
+
+    async def look_up():
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://localhost") as client:
+            first = asyncio.create_task(client.get("/v1/lines/post/items/1"))
+            await asyncio.to_thread(wait_until, lambda: asked, what="the first one asks")
+            known.append(Answer("1", 1, "B"))
+            others = [asyncio.create_task(client.get("/v1/lines/post/items/1")) for _ in range(5)]
+            other_pass = asyncio.create_task(client.get("/v1/lines/post/items/1?pass=2"))
+            await asyncio.to_thread(wait_until, lambda: len(asked) == 2, what="the other pass is asked for")
+            goes_on.set()
+            return [answer.status_code for answer in await asyncio.gather(first, *others, other_pass)]
+
+    assert asyncio.run(look_up()) == [200] * 7
+    assert asked[:2] == [("post", "1", 1), ("post", "1", 2)]
+    assert set(asked[2:]) == {("post", "1", 1)}
