@@ -72,12 +72,14 @@ class Trial:
         self.cluster: Cluster = scenario.cluster
         self.faults = faults
         self.tried = Tried(str(cell), self.step.name, how_of(cell.fault))
+        self._left_before: set[str] = set()  # by whom other tests have killed in the same home
 
     def run(self) -> Tried:
         """Try it; whatever goes wrong is a problem of the cell."""
         started = time.monotonic()
         try:
             self._wait_for_workers()
+            self._left_before = set(self._left())
             self.scenario.begin()
             self._strike()
         except (AssertionError, TimeoutError, OSError, subprocess.SubprocessError) as err:
@@ -174,9 +176,12 @@ class Trial:
         """What is left for good: a process that was frozen may find that the job has ended, and be about to tidy up."""
 
         def found() -> list[str]:
-            jobs = [job for job in self.cluster.jobs() if self.scenario.ended(job)]
-            return left_behind(self.cluster.settings, jobs, self.scenario.outbox)
+            return sorted(set(self._left()) - self._left_before)
 
         with contextlib.suppress(TimeoutError):
             wait_until(lambda: not found(), what="nothing is left behind", timeout_s=LONGEST_LEASE_S)
         return found()
+
+    def _left(self) -> list[str]:
+        jobs = [job for job in self.cluster.jobs() if self.scenario.ended(job)]
+        return left_behind(self.cluster.settings, jobs, self.scenario.outbox)

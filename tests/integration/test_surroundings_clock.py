@@ -223,7 +223,7 @@ def test_a_lister_outlives_a_time_without_its_server_and_without_workers_and_a_d
     alive, dead = "c261123-143356-7f3a2b", "c261123-143357-7f3a2b"
     for job in (alive, dead):
         ledger.create(job, {"kind": "classify", "listed": 0})
-    ledger.client.hset(f"{{pigeonhole}}:job:{dead}", "lister_until", round(now_ms(ledger)) - 1)
+    ledger.client.hset(f"{{pigeonhole}}:job:{dead}", "lister_until", round(now_ms(ledger)) - 5000)
 
     set_clock(ledger, clock, 60)  # stands for a machine of server and workers that starts again
     started = Ledger(ledger.client)
