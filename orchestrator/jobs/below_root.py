@@ -3,6 +3,7 @@
 import os
 from functools import lru_cache
 
+_UNTIDY = ("", "/", ".")  # how a path may begin that is not as it should be
 _FOLDERS_AT_ONCE = 4096  # whose place is remembered: the paths of a list mostly come folder by folder
 
 
@@ -21,7 +22,7 @@ class BelowRoot:
     def relative(self, path: str) -> str:
         """The path relative to the root, if its file is below it; `.` for the root itself."""
         below = self._without_prefix(path) if path.startswith("/") else path
-        if not below.startswith("/") and not _goes_up(below):
+        if not below.startswith("/") and (".." not in below or not _goes_up(below)):  # of a million paths nearly all
             return below
         folder, slash, name = os.path.join(self._prefixes[0], below).rpartition("/")  # noqa: PTH118
         place = self._place(folder or slash)
@@ -30,7 +31,8 @@ class BelowRoot:
     def _without_prefix(self, path: str) -> str:
         for prefix in self._prefixes:
             if path.startswith(prefix):
-                return _tidy(path.removeprefix(prefix))
+                below = path.removeprefix(prefix)
+                return _tidy(below) if below[:1] in _UNTIDY else below
         return path
 
     def _find(self, folder: str) -> str | None:
@@ -46,7 +48,7 @@ class BelowRoot:
 
 
 def _goes_up(path: str) -> bool:
-    return ".." in path and ".." in path.split("/")
+    return ".." in path.split("/")
 
 
 def _tidy(path: str) -> str:
