@@ -3,11 +3,13 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+import redis
 
 from orchestrator.contract.ledger.ledger import Ledger
-from orchestrator.contract.server import connect
+from orchestrator.contract.server import connect, connect_raw
 from orchestrator.contract.settings import Settings
 from tests.support.fakes import Bells, FakeClassifier, FakeModelCache
 from tests.support.published_models import publish_model
@@ -15,6 +17,9 @@ from tests.support.server import Server, find_server, running_server
 from tests.support.steps.faults import Faults
 from tests.support.workers import Cluster, open_cluster
 from workers.context import WorkerContext
+
+if TYPE_CHECKING:
+    from tests.support.line_workers import LineHome
 
 
 @pytest.fixture(scope="session")
@@ -121,3 +126,31 @@ def bells() -> Bells:
 def context(settings: Settings, ledger: Ledger, bells: Bells) -> WorkerContext:
     """A worker in this process, whose models are fakes."""
     return WorkerContext(settings, ledger, FakeModelCache(FakeClassifier()), "w1", "cpu", bells)
+
+
+@pytest.fixture
+def line_home(tmp_path: Path, server: Server) -> Iterator["LineHome"]:
+    """A home with the model `tones`, for workers of lines in this process."""
+    from tests.support.line_workers import LineHome
+
+    home = LineHome(Settings(home=tmp_path / "home", server_url=server.url))
+    home.publish("tones")
+    yield home
+    home.close()
+
+
+@pytest.fixture
+def operators_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server) -> Path:
+    """The home that commands use, with the model `digits`, and an empty server."""
+    publish_model(tmp_path / "home" / "models", "digits")
+    monkeypatch.setenv("PIGEONHOLE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PIGEONHOLE_SERVER_URL", server.url)
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def raw_client(server: Server) -> Iterator[redis.Redis]:
+    """A client of the server that does not decode replies."""
+    client = connect_raw(server.url)
+    yield client
+    client.close()

@@ -3,9 +3,7 @@
 import pytest
 
 from orchestrator.contract.lines.answers import Verdict, decode_record
-from orchestrator.contract.settings import Settings
 from tests.support.images import grey_png
-from tests.support.line_workers import LineHome
 from tests.support.pushes import Pusher, workers_of
 from tests.support.server import wait_until
 from workers.device_gate import DeviceGate
@@ -22,11 +20,8 @@ LONG_MS = 3_000_000
 
 
 @pytest.fixture
-def home(tmp_path, server):
-    home = LineHome(Settings(home=tmp_path / "home", server_url=server.url))
-    home.publish("tones")
-    yield home
-    home.close()
+def home(line_home):
+    return line_home
 
 
 def write_wrong(line: Pusher, name: str) -> None:

@@ -13,25 +13,18 @@ from orchestrator.contract.server import connect_raw
 from orchestrator.contract.settings import Settings
 from tests.support.line_commands import create, run, shown
 from tests.support.line_worker import make_line
-from tests.support.published_models import publish_model
 
 pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch, server):
-    """A home with a model, and an empty server."""
-    publish_model(tmp_path / "home" / "models", "digits")
-    monkeypatch.setenv("PIGEONHOLE_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("PIGEONHOLE_SERVER_URL", server.url)
-    return tmp_path / "home"
+def home(operators_home):
+    return operators_home
 
 
 @pytest.fixture
-def client(server):
-    client = connect_raw(server.url)
-    yield client
-    client.close()
+def client(raw_client):
+    return raw_client
 
 
 @pytest.fixture

@@ -16,26 +16,19 @@ from orchestrator.contract.settings import Settings
 from orchestrator.lines.follow import AnswerFollower, wait_for_more
 from tests.support.line_commands import create, run, shown
 from tests.support.line_worker import report_for_a_minute
-from tests.support.published_models import publish_model
 from tests.support.server import running_server, wait_until
 
 pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch, server):
-    """A home with a model, and an empty server."""
-    publish_model(tmp_path / "home" / "models", "digits")
-    monkeypatch.setenv("PIGEONHOLE_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("PIGEONHOLE_SERVER_URL", server.url)
-    return tmp_path / "home"
+def home(operators_home):
+    return operators_home
 
 
 @pytest.fixture
-def client(server):
-    client = connect_raw(server.url)
-    yield client
-    client.close()
+def client(raw_client):
+    return raw_client
 
 
 def test_a_line_is_created_shown_changed_and_removed(home, client):

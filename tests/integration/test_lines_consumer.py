@@ -10,9 +10,8 @@ import pytest
 
 from modeling.names import path_to_text
 from orchestrator.contract.lines.requests import ImagePath, Push
-from orchestrator.contract.settings import Settings
 from tests.support.images import grey_png
-from tests.support.line_workers import Gate, LineHome, image_file
+from tests.support.line_workers import Gate, image_file
 from tests.support.pushes import PATIENCE_MS, Pusher, wait_until_open, workers_of
 from tests.support.server import wait_until
 from workers.lines.loading import MODELS_KEPT, LineModels
@@ -25,11 +24,8 @@ JUNK = b"\xff\xd8 this is no image"
 
 
 @pytest.fixture
-def home(tmp_path, server):
-    home = LineHome(Settings(home=tmp_path / "home", server_url=server.url))
-    home.publish("tones")
-    yield home
-    home.close()
+def home(line_home):
+    return line_home
 
 
 def test_an_answer_has_the_bin_of_the_label_and_all_that_is_known(home):

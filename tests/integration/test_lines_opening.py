@@ -5,9 +5,8 @@ import weakref
 
 import pytest
 
-from orchestrator.contract.settings import Settings
 from tests.support.images import grey_png
-from tests.support.line_workers import Gate, LineHome
+from tests.support.line_workers import Gate
 from tests.support.pushes import Pusher, wait_until_open, workers_of
 from tests.support.server import wait_until
 from workers.lines import consumer, link, sweeping
@@ -19,11 +18,8 @@ LIGHT, DARK = grey_png(250), grey_png(5)
 
 
 @pytest.fixture
-def home(tmp_path, server):
-    home = LineHome(Settings(home=tmp_path / "home", server_url=server.url))
-    home.publish("tones")
-    yield home
-    home.close()
+def home(line_home):
+    return line_home
 
 
 def test_a_line_of_an_emptied_server_is_served_again(home, server):
