@@ -7,7 +7,8 @@ The order makes it right. A file that says that others are whole is written last
 speaks of is whole by then. Jobs come before models, which they name, and before the folders of their results (--also).
 A file that takes the place of another is copied after it.
 Files that are gone when their turn comes belong to what has ended meanwhile. TARGET appears when all is copied and
-synced. What has not changed since an earlier backup is linked to it instead of copied.
+synced; a backup that fails leaves nothing. What has not changed since an earlier backup is linked to it instead of
+copied. Modes and groups are kept, and owners where root runs it: nobody else may give files away.
 
 Needs Python 3.11 alone, not Pigeonhole.
 """
@@ -32,14 +33,17 @@ class Backup:
     """A copy that is being made. since: an earlier one, with the same folders."""
 
     def __init__(self, target: Path, since: Path | None) -> None:
-        self._target, self._since = target, since
+        self.target, self._since = target, since
         self.num_copied = self.num_linked = self.num_gone = 0
 
     def home(self, home: Path) -> None:
         """Copy what a home keeps."""
+        self._copy(_followed(home), Path("home"))
         for name in FIRST:
             self._all(home, Path(name), "home")
         jobs = sorted(path.name for path in (home / JOBS).iterdir()) if (home / JOBS).is_dir() else []
+        if (home / JOBS).is_dir():
+            self._copy(_followed(home / JOBS), Path("home") / JOBS)
         for job in jobs:
             for path in [*(home / JOBS / job).glob("*.json"), *(home / JOBS / job).glob("run.*/*.json")]:
                 self._copy(path, Path("home") / path.relative_to(home))
@@ -67,21 +71,32 @@ class Backup:
                 self._copy(path, Path(below) / inner)
 
     def _copy(self, source: Path, name: Path) -> None:
-        target = self._target / name
+        target = self.target / name
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             if source.is_dir() and not source.is_symlink():
                 target.mkdir(exist_ok=True)
-                shutil.copystat(source, target)
+                _copy_rights(source, target, source.lstat())
             elif self._since and _same(source, self._since / name):
                 os.link(self._since / name, target)
                 self.num_linked += 1
             elif source.is_file() or source.is_symlink():
-                shutil.copy2(source, target, follow_symlinks=False)
+                facts = source.lstat()  # before its bytes: one that is replaced meanwhile is copied anew by the next
+                shutil.copyfile(source, target, follow_symlinks=False)
+                _copy_rights(source, target, facts)
                 self.num_copied += 1
         except FileNotFoundError:
-            target.unlink(missing_ok=True)
+            if not target.is_dir():
+                target.unlink(missing_ok=True)
             self.num_gone += 1
+
+
+def _copy_rights(source: Path, target: Path, facts: os.stat_result) -> None:
+    """Give a copy the owner, the group, the mode and the times of what it is a copy of, as far as this user may."""
+    with contextlib.suppress(PermissionError):
+        os.chown(target, facts.st_uid if os.geteuid() == 0 else -1, facts.st_gid, follow_symlinks=False)
+    shutil.copystat(source, target, follow_symlinks=False)  # after the owner, which takes some modes away
+    os.utime(target, ns=(facts.st_atime_ns, facts.st_mtime_ns), follow_symlinks=False)
 
 
 def _is_fact(name: Path) -> bool:
@@ -116,7 +131,9 @@ def _same(source: Path, before: Path) -> bool:
     if source.is_symlink() or not before.is_file() or before.is_symlink():
         return False
     now, then = source.stat(), before.stat()
-    return (now.st_size, now.st_mtime_ns) == (then.st_size, then.st_mtime_ns)
+    if os.geteuid() == 0 and (now.st_uid, now.st_gid) != (then.st_uid, then.st_gid):
+        return False
+    return (now.st_size, now.st_mtime_ns, now.st_mode) == (then.st_size, then.st_mtime_ns, then.st_mode)
 
 
 def _fault(home: Path, target: Path, partial: Path, also: list[Path]) -> str:
@@ -136,6 +153,19 @@ def _fault(home: Path, target: Path, partial: Path, also: list[Path]) -> str:
     for folder in (home, *(home / name for name in (*FIRST, JOBS, *LAST, TELEGRAMS)), *also):
         if _is_within(partial, folder) or _is_within(folder, partial):
             return f"{target} lies in {folder}, which is copied; name a target elsewhere"
+    return ""
+
+
+def _fault_of_earlier(since: Path, partial: Path) -> str:
+    """Why the files of an earlier backup cannot be linked to; empty where they can."""
+    known, trial = since / "home" / "id", partial / "id"
+    if not known.is_file():
+        return f"--since {since} is no earlier backup: it has no file `home/id`"
+    try:
+        os.link(known, trial)
+    except OSError as err:
+        return f"--since {since}: its files cannot be linked to {partial.parent} ({err.strerror}); leave it out"
+    trial.unlink()
     return ""
 
 
@@ -166,18 +196,31 @@ def main() -> int:
     if fault := _fault(options.home, options.target, partial, also):
         print(f"error: {fault}", file=sys.stderr)
         return 2
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(mode=0o700, parents=True)
-    backup = Backup(partial, options.since)
-    backup.home(options.home)
+    shutil.rmtree(partial, ignore_errors=True)  # of a backup that was killed
+    try:
+        partial.mkdir(mode=0o700, parents=True)
+        if options.since and (fault := _fault_of_earlier(options.since, partial)):
+            print(f"error: {fault}", file=sys.stderr)
+            return 2
+        _make(Backup(partial, options.since), options.home, options.target, also)
+    except OSError as err:
+        print(f"error: {err}; nothing is kept of this backup", file=sys.stderr)
+        return 1
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return 0
+
+
+def _make(backup: Backup, home: Path, target: Path, also: list[Path]) -> None:
+    """Copy all, put it in its place, and say what it is."""
+    backup.home(home)
     for folder in also:
         backup.also(folder)
     os.sync()
-    partial.rename(options.target)
-    if unknown := _unknown(options.home):
+    backup.target.rename(target)
+    if unknown := _unknown(home):
         print(f"not copied, as nothing is known of it: {', '.join(map(repr, unknown))} in the home", file=sys.stderr)
-    print(f"{options.target}: {backup.num_copied} files copied, {backup.num_linked} linked, {backup.num_gone} gone")
-    return 0
+    print(f"{target}: {backup.num_copied} files copied, {backup.num_linked} linked, {backup.num_gone} gone")
 
 
 if __name__ == "__main__":

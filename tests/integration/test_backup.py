@@ -1,13 +1,9 @@
 """deploy/backup.py: a home is copied while a job runs, restored to another folder, and an empty server goes on."""
 
-import importlib.util
 import re
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -17,8 +13,11 @@ from orchestrator.contract.settings import Settings
 from orchestrator.contract.shared_server import SHARED_FILE
 from orchestrator.contract.webhooks.secret import read_secrets, secret_file
 from orchestrator.jobs.results import find_published
+from orchestrator.jobs.resume import ResumeOptions, resume
+from orchestrator.jobs.submit import JobClient
 from orchestrator.jobs.verification import verify
 from orchestrator.telegrams.spool import Facts, Spool
+from tests.support.backups import back_up, load_script
 from tests.support.fakes import FakeClassifier, FakeModelCache, enter_job, make_images, make_job
 from tests.support.published_models import publish_model
 from workers.classify.slice import classify_slice
@@ -28,12 +27,7 @@ from workers.sweep import sweep
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "deploy" / "backup.py"
 BRIGHTNESS = [0, 30, 60, 90, 120, 150, 180, 210, 240]
-
-
-def back_up(*arguments: object) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([sys.executable, str(SCRIPT), *map(str, arguments)], capture_output=True, text=True)
 
 
 @pytest.fixture
@@ -83,6 +77,24 @@ def test_a_job_goes_on_from_a_backup_that_was_made_while_it_ran(
     outcome = JobFolder.open(restored, job.job).outcome()
     assert (outcome.state, outcome.num_done, active_jobs(restored)) == ("succeeded", 9, [])
     assert len(again.models.classifier.seen) <= len(BRIGHTNESS) - 2 * max(0, batch - 2)  # parts before that are taken
+
+
+def test_a_copy_without_its_id_and_active_jobs_does_nothing_until_a_job_is_resumed(
+    job, settings, ledger, bells, server, tmp_path
+):
+    assert back_up(settings.home, tmp_path / "1").returncode == 0
+    copied = Settings(home=tmp_path / "1" / "home", server_url=server.url)
+    (copied.home / "id").unlink()
+    for folder in (copied.active, copied.webhooks):
+        shutil.rmtree(folder, ignore_errors=True)
+    server.empty()
+    sweep(copied, ledger, bells)
+    assert (ledger.active(), bells.rung) == (set(), [])
+
+    client, options = JobClient(copied), ResumeOptions(need_worker=False)
+    resume(client, JobFolder.open(copied, job.job), options, lambda *_: None)
+
+    assert (ledger.active(), active_jobs(copied)) == ({job.job}, [job.job])
 
 
 def test_what_has_not_changed_is_linked_and_a_backup_appears_whole_or_not_at_all(job, settings, tmp_path):
@@ -227,13 +239,6 @@ def test_a_backup_knows_every_name_that_the_code_has_in_a_home():
 
     assert len(found) >= 12
     assert found <= known
-
-
-def load_script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("backup", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_facts_of_a_job_are_copied_before_what_they_speak_of(job, settings, tmp_path, monkeypatch):
