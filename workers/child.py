@@ -25,6 +25,7 @@ from orchestrator.contract.settings import get_settings
 from orchestrator.contract.shown import SafeFormatter
 from workers.context import ModelCache, WorkerContext
 from workers.draining import EndFlags
+from workers.hang_guard import hang_guard
 from workers.memory import MemoryWatch, end_as_replaced, memory_limit
 from workers.vital_signs import ChildSigns
 
@@ -134,6 +135,7 @@ def _warm_up(**_: Any) -> None:
     start_lines(worker_context(), facts.lines, facts.end_flags)
     facts.ready_flag.touch()
     memory_watch().start()
+    hang_guard.start(get_settings().stall_s)
     signs.ready()
     logger.info("ready")
 

@@ -1,7 +1,6 @@
 """Keeps the claims of a slice: a thread renews the leases and learns whether the job continues."""
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from orchestrator.contract.ledger.ledger import Claim
 from orchestrator.contract.ledger.periodic_call import PeriodicCall
 from orchestrator.contract.server import SERVER_ERRORS
 from workers.context import WorkerContext
+from workers.hang_guard import hang_guard
 
 logger = logging.getLogger(__name__)
 
@@ -113,4 +113,4 @@ class Leases:
     def _end_if_stalled(self) -> None:
         if self.idle_s > self._context.settings.stall_s:
             logger.critical("nothing was finished for %.0f s; this process ends", self._context.settings.stall_s)
-            os._exit(STALLED_EXIT_CODE)
+            hang_guard.end(STALLED_EXIT_CODE)

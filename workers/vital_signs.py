@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.contract.health import (
+    CHILD_STALE_S,
     HEARTBEAT_S,
     ChildState,
     ParentState,
@@ -146,6 +147,8 @@ def describe_child(child: ChildState | None, now: float) -> str:
         return ""
     if child.leaving:
         return f"its pool child is replaced: {child.leaving}"
+    if now - child.at_s > CHILD_STALE_S:
+        return f"its pool child {child.pid} has shown no sign of life for {now - child.at_s:.0f} s"
     lived_s = 0.0 if child.ready_s is None else now - child.ready_s
     if child.before and lived_s < SHOWN_S:
         return f"its pool child was replaced: {child.before}"

@@ -15,8 +15,8 @@ from orchestrator.contract.queues import ALL_QUEUES, KEY_PREFIX, TASKS
 from orchestrator.contract.server import CONNECT_TIMEOUT_S, SERVER_ERRORS, SOCKET_TIMEOUT_S
 from orchestrator.contract.server_url import celery_url
 
-# A stalled slice ends itself (Settings.stall_s); this limit is for a child that never releases the GIL. Nothing that
-# makes progress may meet it, and one shard may have 100,000 images that take a second each.
+# A stalled slice ends itself (Settings.stall_s). This limit is for a child that cannot even write that it does; nothing
+# that makes progress may meet it, and one shard may have 100,000 images that take a second each.
 SLICE_TIME_LIMIT_S = 48 * 3600
 FINALIZE_TIME_LIMIT_S = 3600
 

@@ -1,5 +1,6 @@
 """Images that take too long, and shards that are done carefully, against a real ledger with a fake classifier."""
 
+import ctypes
 from dataclasses import replace
 
 import pytest
@@ -17,6 +18,7 @@ from workers.classify.journal import BATCH, SLOW
 from workers.classify.slice import classify_slice
 from workers.context import WorkerContext
 from workers.finalize.finalize import end_job
+from workers.hang_guard import hang_guard
 
 pytestmark = pytest.mark.integration
 
@@ -161,3 +163,32 @@ def test_every_image_of_a_careful_shard_is_a_sign_of_life(folder, context, class
 
     assert len(alive) >= len(BRIGHTNESS) + 3
     assert batches_at == sorted(set(batches_at))
+
+
+@pytest.mark.parametrize("native", [ctypes.PyDLL, ctypes.CDLL], ids=["with Python's lock", "without it"])
+def test_an_image_whose_decoder_never_ends_in_native_code_is_found(
+    native, folder, context, classifier, ledger, server, monkeypatch, tmp_path
+):
+    expected = undisturbed(folder, context, classifier, tmp_path)
+    decode = decoders.decode_image
+
+    def decode_image(data, *args, **options):
+        if data == grey_png(130):
+            native(None).pause()
+        return decode(data, *args, **options)
+
+    monkeypatch.setattr(decoders, "decode_image", decode_image)
+    monkeypatch.setattr(decode_clock, "DECODE_S", 1e9)
+    context.settings = context.settings.model_copy(update={"lease_s": 0.6, "stall_s": 0.5, "max_attempts": 9})
+    codes = []
+
+    def guarded_slice():
+        hang_guard.start(1.0)
+        classify_slice(folder.job, replace(context, ledger=Ledger(connect(server.url)), worker="w2", ring=Bells()))
+
+    while ledger.record(folder.job).state in ("queued", "running"):
+        codes.append(exit_code_of(guarded_slice))
+
+    assert published(folder, context, tmp_path) == expected | {"006.png": TOO_SLOW}
+    assert codes[-1] == 0
+    assert len([code for code in codes if code]) == 5

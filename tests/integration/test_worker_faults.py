@@ -178,14 +178,17 @@ def test_a_second_signal_stops_a_worker_at_once(running_cluster: Cluster, tmp_pa
     wait_until(lambda: not any(child.is_running() for child in children), what="its children are gone")
 
 
-def test_an_image_that_crashes_its_worker_is_found_and_answered_and_its_mates_keep_their_answers(
-    shared_cluster: Cluster, tmp_path: Path
-):
-    make_pngs(tmp_path / "in", 40)
-    poison = tmp_path / "in" / "00000" / "00000021.png"
-    poison.unlink()
-    poison.write_bytes(b"CRASH THE WORKER")
-    patches = tmp_path / "patches"
+def poison(images: Path) -> Path:
+    """Make one of the images one at which a worker whose decoder is poisoned ends."""
+    path = images / "00000" / "00000021.png"
+    path.unlink()
+    path.write_bytes(b"POISON")
+    return path
+
+
+def poisoned_at(folder: Path, statement: str) -> str:
+    """The module path of a worker whose decoder runs a statement at such an image."""
+    patches = folder / "patches"
     patches.mkdir()
     (patches / "sitecustomize.py").write_text(
         "import ctypes\n"
@@ -193,16 +196,22 @@ def test_an_image_that_crashes_its_worker_is_found_and_answered_and_its_mates_ke
         "    import modeling.images.decode as decode, modeling.inference.decoders as decoders\n"
         "    whole = decode.decode_image\n"
         "    def decode_image(data, *args, **options):\n"
-        "        if data.startswith(b'CRASH'):\n"
-        "            ctypes.string_at(0)\n"
+        "        if data == b'POISON':\n"
+        f"            {statement}\n"
         "        return whole(data, *args, **options)\n"
         "    decoders.decode_image = decode_image\n"
         "except ImportError:\n"
         "    pass\n"
     )
-    shared_cluster.one_worker(
-        PYTHONPATH=f"{patches}{os.pathsep}{Path(__file__).resolve().parents[2]}", PIGEONHOLE_LEASE_S="0.5"
-    )
+    return f"{patches}{os.pathsep}{Path(__file__).resolve().parents[2]}"
+
+
+def test_an_image_that_crashes_its_worker_is_found_and_answered_and_its_mates_keep_their_answers(
+    shared_cluster: Cluster, tmp_path: Path
+):
+    make_pngs(tmp_path / "in", 40)
+    poison(tmp_path / "in")
+    shared_cluster.one_worker(PYTHONPATH=poisoned_at(tmp_path, "ctypes.string_at(0)"), PIGEONHOLE_LEASE_S="0.5")
 
     job = shared_cluster.submit(
         "classify", str(tmp_path / "in"), "--model", "digits", "-o", str(tmp_path / "out.jsonl")
@@ -214,6 +223,22 @@ def test_an_image_that_crashes_its_worker_is_found_and_answered_and_its_mates_ke
     assert [(row.path, row.prediction.error_code) for row in rows if not row.prediction.ok] == [
         ("00000/00000021.png", "crashed_worker")
     ]
+
+
+def test_a_decoder_that_keeps_pythons_lock_for_ever_costs_a_worker_its_pool_child_and_no_more(
+    shared_cluster: Cluster, tmp_path: Path
+):
+    make_pngs(tmp_path / "in", 40)
+    poisonous = poison(tmp_path / "in")
+    patched = poisoned_at(tmp_path, "ctypes.PyDLL(None).pause()")
+    worker = shared_cluster.one_worker(PYTHONPATH=patched, PIGEONHOLE_LEASE_S="0.5", PIGEONHOLE_STALL_S="3")
+
+    job = shared_cluster.submit("classify", str(tmp_path / "in"), "--model", "digits", "-o", str(tmp_path / "out.csv"))
+    wait_until(lambda: "Timeout (0:00:03)!" in worker.log.read_text(), what="the pool child ends itself")
+    poisonous.unlink()
+    outcome = shared_cluster.outcome(job)
+
+    assert (outcome.state, outcome.num_done, outcome.num_failed) == ("partial", 40, 1)
 
 
 def test_a_job_whose_source_is_away_is_paused_and_ends_byte_for_byte_the_same_once_it_is_back(

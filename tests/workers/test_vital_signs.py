@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from orchestrator.contract.health import ChildState, read_child, read_parent
+from orchestrator.contract.health import CHILD_STALE_S, ChildState, read_child, read_parent, write_state
 from workers.vital_signs import (
     FREE_DEATHS,
     PAUSES_S,
@@ -55,11 +55,31 @@ def test_a_child_counts_the_deaths_of_those_before_it_and_says_when_it_is_ready(
     assert (state.pid, state.quick_deaths, state.ready_s is not None) == (os.getpid(), 1, True)
 
 
+@pytest.mark.parametrize(("deaths_before", "pauses"), [(FREE_DEATHS - 1, []), (FREE_DEATHS, [PAUSES_S[0]])])
+def test_a_child_waits_before_it_does_anything_once_many_before_it_died_at_once(
+    deaths_before, pauses, tmp_path, monkeypatch
+):
+    write_state(tmp_path, replace(DIED_AT_ONCE, quick_deaths=deaths_before))
+    waited = []
+    monkeypatch.setattr("workers.vital_signs.time.sleep", waited.append)
+
+    ChildSigns(tmp_path).start()
+
+    assert waited == pauses
+
+
+def test_the_list_says_that_a_child_hangs():
+    child = ChildState(7, 100.0, 500.0, ready_s=110.0)
+
+    assert describe_child(child, 500.0 + CHILD_STALE_S) == ""
+    assert describe_child(child, 570.0) == "its pool child 7 has shown no sign of life for 70 s"
+
+
 def test_the_list_says_why_a_child_was_replaced_for_a_while():
     child = ChildState(7, 100.0, 100.0, ready_s=110.0, before="it uses 9 GB")
 
     assert describe_child(child, 115.0) == "its pool child was replaced: it uses 9 GB"
-    assert describe_child(child, 999.0) == ""
+    assert describe_child(replace(child, at_s=999.0), 999.0) == ""
     assert describe_child(replace(child, leaving="it uses 8 GB"), 115.0) == "its pool child is replaced: it uses 8 GB"
     assert describe_child(replace(child, before="", quick_deaths=4), 115.0).startswith(
         "4 pool children in a row died soon"

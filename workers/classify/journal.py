@@ -5,7 +5,8 @@ a journal names what that process died of, unless it was killed by something els
 tried alone; `Evidence` says what counts against an image.
 
 A process that decodes one image for too long notes that image and ends itself. The image is then tried alone, with
-more time, and after a second such note it gets an error row.
+more time, and after a second such note it gets an error row. A process that hangs while it decodes an image alone has
+its threads' frames in its journal (`workers/hang_guard.py`), which counts as such a note.
 """
 
 import contextlib
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.contract.ledger.ledger import Claim
+from workers.hang_guard import HANG, hang_guard
 
 CAREFUL_FROM_ATTEMPT = 3  # two deaths can be chance: a machine was switched off, memory was full
 CRASHES = 2  # that make it a poison image
@@ -27,6 +29,7 @@ SLOW_NOTES = 2  # of an image that took too long, the second time alone
 BATCH, IMAGE, SLOW, FINISHED = "batch", "image", "slow", "finished"
 _CRASH = b"Fatal Python error"  # how `faulthandler` begins; the frames of the thread that crashed follow
 _LINES = b"workers/lines/"  # a thread that serves lines works on pushed images
+_DECODES = b" in decode_image\n"  # a frame of a thread that decodes
 
 Trial = tuple[str, int]  # ("batch", first index) or ("image", index)
 
@@ -128,7 +131,7 @@ class Journal:
         descriptor = self._open()
         notes = Notes(descriptor)
         try:
-            with _noting_crashes(descriptor):
+            with _noting_crashes(descriptor), hang_guard.writing_to(descriptor):
                 yield notes
         finally:
             try:
@@ -172,9 +175,18 @@ def _noting_crashes(descriptor: int) -> Iterator[None]:
 def _read(data: bytes) -> _Record:
     """The notes of a journal. Raises ValueError or TypeError where it is not whole."""
     written, crash, frames = data.partition(_CRASH)
+    written, _, threads = written.partition(HANG)
     # Not by pydantic: half a note counts as none.
     notes = [(str(what), int(index)) for what, index in map(json.loads, written.splitlines())]
     slow = [index for what, index in notes if what == SLOW]
     tried = [note for note in notes if note[0] in (BATCH, IMAGE)]
+    if tried and tried[-1][0] == IMAGE and _hung_in_decoder(threads):
+        slow.append(tried[-1][1])
     ended = slow or not tried or notes[-1][0] == FINISHED  # what was tried last has neither passed nor killed
     return _Record(tried[:-1], None if ended else tried[-1], bool(crash) and _LINES not in frames, slow)
+
+
+def _hung_in_decoder(threads: bytes) -> bool:
+    """Whether a thread was decoding for the shard, and none for a line, which may have kept the others from running."""
+    decoding = [frames for frames in threads.split(b"\n\n") if _DECODES in frames]
+    return bool(decoding) and not any(_LINES in frames for frames in decoding)

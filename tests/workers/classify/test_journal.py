@@ -184,6 +184,44 @@ def test_a_crash_of_a_thread_that_serves_lines_convicts_no_image_of_a_shard(tmp_
     assert not found.is_poison(IMAGE, 33)
 
 
+def thread(*frames):
+    return "Thread 0x7f (most recent call first):\n" + "".join(f'  File "/opt/{frame}\n' for frame in frames) + "\n"
+
+
+OF_SHARD = thread(
+    'modeling/images/decode.py", line 9 in decode_image', 'workers/classify/careful.py", line 3 in _alone'
+)
+OF_LINE = thread('modeling/images/decode.py", line 9 in decode_image', 'workers/lines/decode.py", line 9 in _decode')
+IDLE = thread('workers/lines/decode.py", line 9 in _run')
+READING = thread('modeling/inference/decoders.py", line 9 in _read')
+
+
+@pytest.mark.parametrize(
+    ("threads", "slow", "deaths"),
+    [
+        (IDLE + OF_SHARD, {33: 1}, {}),
+        (OF_SHARD + OF_LINE, {}, {(IMAGE, 33): 1}),  # the decoder of the line may keep Python's lock
+        (IDLE + READING, {}, {(IMAGE, 33): 1}),  # the storage hangs
+    ],
+)
+def test_a_process_that_hangs_while_it_decodes_an_image_alone_leaves_a_note_against_it(threads, slow, deaths, tmp_path):
+    die_in(tmp_path, 5, 1, (IMAGE, 32), (IMAGE, 33))
+    with (tmp_path / "00000005.1.jsonl").open("a") as journal:
+        journal.write(f"Timeout (0:05:00)!\n{threads}")
+
+    found = evidence(tmp_path)
+
+    assert (dict(found.slow), dict(found.deaths)) == (slow, deaths)
+
+
+def test_a_process_that_hangs_in_a_batch_has_its_images_tried_alone(tmp_path):
+    die_in(tmp_path, 5, 1, (BATCH, 32))
+    with (tmp_path / "00000005.1.jsonl").open("a") as journal:
+        journal.write(f"Timeout (0:05:00)!\n{OF_SHARD}")
+
+    assert deaths(tmp_path) == {(BATCH, 32): 1}
+
+
 def test_crashes_go_where_they_went_before_once_a_journal_is_closed(tmp_path, capfd):
     def die():
         faulthandler.enable(sys.__stderr__.fileno())
