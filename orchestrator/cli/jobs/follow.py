@@ -154,6 +154,8 @@ def wait(jobs: tuple[str, ...], timeout_s: float | None, as_json: bool) -> None:
 def cancel(job: str, as_json: bool) -> None:
     """Cancel JOB. Finished shards stay in its folder; no manifest is published.
 
+    A job whose result is being published is not cancelled (exit 1): it ends by itself, or waits for space for it.
+
     \b
     Example:
       pigeonhole cancel c261123-143355-7f3a2b
@@ -166,14 +168,15 @@ def cancel(job: str, as_json: bool) -> None:
     state = outcome.state if outcome else open_client().cancel(job)
     if as_json:
         print_json({"job": job, "state": state})
-    elif outcome:
-        print_message(f"job {job} has ended already: {state}")
-    elif state == "cancelling":
-        print_message(f"job {job} is being cancelled")
-    elif state in FINAL_STATES:
-        print_message(f"job {job} is {state}")
-    else:
+    if state != "cancelling" and state not in FINAL_STATES:
         print_message(f"job {job} is {state}: too late to cancel")
+        sys.exit(ExitCode.FAILED)
+    if as_json:
+        return
+    if outcome:
+        print_message(f"job {job} has ended already: {state}")
+    else:
+        print_message(f"job {job} is {'being cancelled' if state == 'cancelling' else state}")
 
 
 def _ended(job: str) -> JobRecord | None:

@@ -436,6 +436,21 @@ def test_cancelling_an_ended_job_shows_its_state_and_needs_no_server(past):
     assert json.loads(run("cancel", done.job, "--json").stdout) == {"job": done.job, "state": "succeeded"}
 
 
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_job_that_is_being_published_cannot_be_cancelled_which_is_a_failure(past, monkeypatch, options):
+    class Publishing:
+        def cancel(self, job):
+            return "finalizing"
+
+    monkeypatch.setattr("orchestrator.cli.jobs.follow.open_client", Publishing)
+    waiting = past[2]
+
+    result = run("cancel", waiting.job, *options)
+
+    message = f"job {waiting.job} is finalizing: too late to cancel\n"
+    assert (result.exit_code, result.stderr) == (1, message)
+
+
 @pytest.mark.parametrize("spoil", ["remove", "damage", "future", "index"])
 def test_one_job_that_cannot_be_read_does_not_hide_the_others(past, spoil):
     bad, *good = past
