@@ -20,7 +20,7 @@ from check_jsonschema.builtin_schemas import get_builtin_schema
 
 from orchestrator.contract.server_url import SCHEMES
 from orchestrator.contract.settings import Settings
-from tests.support.deployed import SETTINGS, check_command, running_server
+from tests.support.deployed import SETTINGS, check_command, gateway_stop_s, running_server
 from tests.support.gateway import make_context, served
 
 ROOT = Path(__file__).parents[1]
@@ -273,6 +273,13 @@ def test_health_check_of_the_gateway_tells_whether_it_answers(tmp_path: Path):
 @pytest.mark.parametrize("name", sorted({*SERVICES} - {*WITH_PORTS}))
 def test_service_can_be_scaled(name: str):
     assert not {"container_name", "hostname", "ports"} & set(SERVICES[name])
+
+
+def test_gateway_waits_for_listings_and_has_time_for_it():
+    service = SERVICES["gateway"]
+
+    assert float(service["stop_grace_period"].removesuffix("s")) > gateway_stop_s(service["command"])
+    assert any(word.startswith("--listing-grace=") for word in service["command"])
 
 
 @pytest.mark.parametrize("name", WORKERS)

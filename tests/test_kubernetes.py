@@ -12,7 +12,7 @@ import redis
 import yaml
 
 from orchestrator.stack.server import find_server_program
-from tests.support.deployed import SETTINGS, check_command, running_server
+from tests.support.deployed import SETTINGS, check_command, gateway_stop_s, running_server
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "deploy" / "kubernetes"
@@ -154,11 +154,10 @@ def test_pods_get_more_time_than_a_worker_needs_to_start_and_to_end(name: str):
 
 
 def test_the_gateway_gets_more_time_than_it_needs_to_end_and_answers_its_probes():
-    from orchestrator.gateway.guard.connection import ConnectionLimits
-
     container = main_container("pigeonhole-gateway")
     pause = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
-    assert pod("pigeonhole-gateway")["terminationGracePeriodSeconds"] > pause + ConnectionLimits().stop_s
+    assert pod("pigeonhole-gateway")["terminationGracePeriodSeconds"] > pause + gateway_stop_s(container["args"])
+    assert any(word.startswith("--listing-grace=") for word in container["args"])
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         request = container[probe]["httpGet"]
         host = next(header["value"] for header in request["httpHeaders"] if header["name"] == "Host")

@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from orchestrator.stack.server import find_server_program
-from tests.support.deployed import SETTINGS, check_command, running_server
+from tests.support.deployed import SETTINGS, check_command, gateway_stop_s, running_server
 
 FOLDER = Path(__file__).parents[1] / "deploy" / "systemd"
 UNITS = sorted(path.name for path in FOLDER.glob("*.service"))
@@ -105,7 +105,6 @@ def test_every_variable_is_a_setting_and_no_unit_holds_a_secret():
 
 
 def test_a_stop_lasts_longer_than_what_the_process_needs_for_it():
-    from orchestrator.gateway.guard.connection import ConnectionLimits
     from orchestrator.hot_folder.run import STOP_S
     from orchestrator.stack.stack import SERVER_STOP_S, WORKER_STOP_S
     from workers.classify.slice import DRAIN_GRACE_S
@@ -113,7 +112,7 @@ def test_a_stop_lasts_longer_than_what_the_process_needs_for_it():
 
     assert seconds("pigeonhole-worker@.service") > 2 * (DRAIN_GRACE_S + DRAIN_S)
     assert seconds("pigeonhole-worker@.service") > WORKER_STOP_S
-    assert seconds("pigeonhole-gateway.service") > ConnectionLimits().stop_s
+    assert seconds("pigeonhole-gateway.service") > gateway_stop_s(options("pigeonhole-gateway.service", "ExecStart"))
     assert seconds("pigeonhole-hotfolder@.service") > STOP_S
     assert seconds("pigeonhole-server.service") > SERVER_STOP_S
 
@@ -135,6 +134,10 @@ def test_only_the_parent_of_a_worker_gets_the_signal_and_a_drained_worker_stays_
     assert options("pigeonhole-worker@.service", "KillMode") == ["mixed"]
     assert options("pigeonhole-worker@.service", "Restart") == ["on-failure"]
     assert options("pigeonhole-worker@.service", "RestartPreventExitStatus") == ["2"]  # ExitCode.USAGE
+
+
+def test_the_processes_that_list_the_images_of_jobs_outlive_their_gateway():
+    assert options("pigeonhole-gateway.service", "KillMode") == ["process"]
 
 
 @pytest.mark.integration

@@ -27,6 +27,11 @@ from orchestrator.cli.output import print_message
 )  # fmt: skip
 @click.option("--tls-cert", type=click.Path(path_type=Path), help="Certificate, PEM; with it only HTTPS is served.")
 @click.option("--tls-key", type=click.Path(path_type=Path), help="Its private key, PEM.")
+@click.option(
+    "--listing-grace", "listing_grace_s", type=click.FloatRange(min=0), default=0, show_default=True,
+    help="Seconds that its end waits for jobs whose images are still being listed. For containers, which kill the "
+    "processes that list them; elsewhere they go on without the gateway.",
+)  # fmt: skip
 def gateway(
     host: str,
     port: int,
@@ -35,6 +40,7 @@ def gateway(
     roots: tuple[Path, ...],
     tls_cert: Path | None,
     tls_key: Path | None,
+    listing_grace_s: float,
 ) -> None:
     """Serve lines, jobs and models over HTTP until a signal comes.
 
@@ -49,6 +55,8 @@ def gateway(
     from orchestrator.gateway.context import GatewayContext, GatewayOptions, check_roots
     from orchestrator.gateway.serve import serve
 
-    options = GatewayOptions(host, port, token_file, tls_cert, tls_key, allowed_hosts, check_roots(roots))
+    options = GatewayOptions(
+        host, port, token_file, tls_cert, tls_key, allowed_hosts, check_roots(roots), listing_grace_s
+    )
     with speaking.output():  # nothing is said from here on
         serve(GatewayContext(get_settings(), options), lambda url: print_message(f"the gateway listens at {url}"))

@@ -16,9 +16,11 @@ from orchestrator.contract.lines.registry import LineRegistry, LinesOnDisk
 from orchestrator.contract.server import connect, connect_raw, require_answer
 from orchestrator.contract.settings import Settings
 from orchestrator.gateway.figures import GatewayFigures
+from orchestrator.gateway.jobs.submissions import Submissions
 from orchestrator.gateway.lines import OpenLines
 from orchestrator.gateway.threads import Questions, QuestionsOfRoots
 from orchestrator.gateway.waiters import Waiters
+from orchestrator.jobs.roots import Roots
 from orchestrator.jobs.submit import JobClient
 
 ASK_TIMEOUT_S = 2.0  # a server that does not answer within it counts as away
@@ -31,7 +33,8 @@ class GatewayOptions:
     """How a gateway is started.
 
     roots: folders below which jobs may read and write. certificate, key: files of TLS. allowed_hosts: names beside
-    those of this machine by which clients may call it.
+    those of this machine by which clients may call it. listing_grace_s: for how long its end waits for jobs whose
+    images are being listed.
     """
 
     host: str = "127.0.0.1"
@@ -41,6 +44,7 @@ class GatewayOptions:
     key: Path | None = None
     allowed_hosts: tuple[str, ...] = ()
     roots: tuple[Path, ...] = ()
+    listing_grace_s: float = 0.0
 
 
 class GatewayContext:
@@ -58,6 +62,7 @@ class GatewayContext:
         self.stopping = asyncio.Event()  # set when the gateway stops: open streams end then
         self.disk = Questions("the home's disk")
         self.images = QuestionsOfRoots("the disk of the images", limit_s=IMAGES_TIMEOUT_S)
+        self.submissions = Submissions(settings, Roots.of(*options.roots), self.stopping.is_set)
         self._lock = threading.Lock()
         self._jobs_lock = threading.Lock()  # of its own: it is held while the disk is asked
         self._jobs: JobClient | None = None

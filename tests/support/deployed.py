@@ -30,6 +30,14 @@ def check_command(words: Sequence[str]) -> None:
         group.make_context(words[-1], list(rest))
 
 
+def gateway_stop_s(words: Sequence[str]) -> float:
+    """The seconds that a gateway with these arguments needs to end, at most."""
+    from orchestrator.gateway.guard.connection import ConnectionLimits
+
+    graces = [float(word.partition("=")[2]) for word in words if word.startswith("--listing-grace=")]
+    return ConnectionLimits().stop_s + sum(graces)
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -54,6 +54,15 @@ class Submissions:
         except ValidationError as err:
             raise RuntimeError(f"the process that submits a job ended with {process.wait()}; see its error") from err
 
+    def wait_until_listed(self, limit_s: float) -> None:
+        """Wait until the images of all submitted jobs are listed, for this time at most."""
+        deadline = time.monotonic() + limit_s
+        with self._lock:
+            processes = list(self._processes)
+        for process in processes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
+
     def _start(self) -> subprocess.Popen[bytes]:
         with self._lock:
             self._processes = {process for process in self._processes if process.poll() is None}

@@ -2,8 +2,8 @@
 
 Checking a source opens files of strangers, chooses a network and may import torch, and listing takes as long as the
 source is large: neither belongs into the process that answers pushes. The order comes by standard input; one line of
-standard output tells the job or the error. After that the process goes on until all images are listed, also while the
-gateway is stopped or killed.
+standard output tells the job or the error. After that the process goes on until all images are listed, also when the
+gateway is stopped or killed, unless whatever runs the gateway kills its other processes, too: a container does.
 """
 
 import contextlib
