@@ -11,7 +11,7 @@ ModelingError (a ValueError)   an operator's mistake: one line that says what fa
 ImageError                     an image that cannot be read; becomes the error of its row, never ends a job
 
 `trouble_of` tells errors of the system that say nothing about an image or a model: one table for reading and writing,
-for models, jobs and trainings.
+for models, jobs and trainings. `takes_no_writes` tells those of a disk that is full or read-only.
 """
 
 import errno
@@ -90,6 +90,9 @@ TROUBLE_OF_ERRNO: dict[int, Trouble] = {
     **dict.fromkeys(_WORKER, "worker"),
 }
 
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})  # space may come
+_NO_WRITES = DISK_FULL | {errno.EROFS}
+
 # What libraries say that keep no errno: Python's threads, torch, OpenVINO, safetensors.
 _WORKER_TEXT = re.compile(
     rf"can't start new thread|Too many open files|Cannot allocate memory|can't allocate memory|bad_alloc"
@@ -112,6 +115,11 @@ def is_out_of_memory(err: Exception) -> bool:
     if isinstance(err, RuntimeError) and "out of memory" in str(err):
         return True
     return trouble_of(err) == "worker" and "alloc" in str(err)  # "can't allocate memory", "bad_alloc"
+
+
+def takes_no_writes(err: BaseException) -> bool:
+    """Whether an error says that a disk takes no writes now: it is full, a quota is used up, or it is read-only."""
+    return isinstance(err, OSError) and err.errno in _NO_WRITES
 
 
 def trouble_of(err: BaseException | None) -> Trouble | None:

@@ -10,7 +10,6 @@ the model (`storage`: trying again may help, and if it does not, the text says w
 """
 
 import contextlib
-import errno
 import gc
 import json
 import os
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from modeling.durable import decode_json
-from modeling.errors import ModelingError, is_out_of_memory, trouble_of
+from modeling.errors import ModelingError, is_out_of_memory, takes_no_writes, trouble_of
 from modeling.images.progress import Emit
 from modeling.training.attempt import SupersededError
 
@@ -44,8 +43,6 @@ _OBJECTS_A_COLLECTION = 20_000
 
 EXIT_MISTAKE, EXIT_BUG, EXIT_INTERRUPTED, EXIT_MEMORY, EXIT_SUPERSEDED, EXIT_STORAGE = 1, 70, 71, 72, 73, 74
 EXIT_ORPHANED = 75
-
-_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -88,7 +85,7 @@ def _explain_mistake(err: ModelingError, emit: Emit) -> int:
 
 def _explain(err: Exception, emit: Emit) -> int:
     """Report an error that says nothing about the request or the code; returns the exit code."""
-    if isinstance(err, OSError) and err.errno in _CANNOT_WRITE:
+    if takes_no_writes(err):
         emit({"event": "error", "error": f"{err}; free disk space, then resume the job"})
         return EXIT_MISTAKE
     if isinstance(err, MemoryError | RuntimeError) and is_out_of_memory(err):

@@ -7,8 +7,9 @@ import pwd
 import stat
 from pathlib import Path, PurePath
 
+from modeling.errors import takes_no_writes
+
 _NO_RIGHT = {errno.EACCES, errno.EPERM}
-_OF_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 _CURES = {
     errno.ENOSPC: "free some space, or use another disk",
     errno.EDQUOT: "delete something, or ask for a larger quota",
@@ -35,7 +36,7 @@ def explain_os_error(err: OSError) -> str | None:
 
 def explain_refused_write(err: OSError, folder: Path) -> str:
     """One line on an error while something was written to `folder` and perhaps read elsewhere."""
-    if err.filename is None and err.errno in _OF_WRITING:  # as writing to an open file raises it
+    if err.filename is None and takes_no_writes(err):  # as writing to an open file raises it
         err.filename = str(folder)
     return explain_os_error(err) or str(err)
 

@@ -5,7 +5,6 @@ keeps the id of the first home that uses it; two homes on one server would take 
 """
 
 import contextlib
-import errno
 import grp
 import os
 import re
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from modeling.durable import link_once, temporary_beside, write_durable
+from modeling.errors import DISK_FULL
 from modeling.names import path_to_text
 from orchestrator.contract.access import explain_os_error
 from orchestrator.contract.errors import PigeonholeError, UsageError
@@ -149,7 +149,7 @@ def check_home_access(settings: Settings) -> None:
             if folder != settings.models:  # that may be read-only for workers that train nothing
                 try_to_write(folder)
     except OSError as err:
-        if err.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if err.errno not in DISK_FULL:
             raise PigeonholeError(f"the home {settings.home} cannot be used: {explain_os_error(err) or err}") from err
 
 

@@ -2,7 +2,7 @@ import errno
 
 import pytest
 
-from modeling.errors import ImageError, ModelFormatError, is_out_of_memory, trouble_of
+from modeling.errors import ImageError, ModelFormatError, is_out_of_memory, takes_no_writes, trouble_of
 
 WORKER = ("EMFILE", "ENFILE", "ENOMEM", "ENOBUFS")
 STORAGE = (
@@ -19,6 +19,11 @@ NEITHER = ("ENOENT", "EACCES", "ENOSPC", "EDQUOT", "EROFS", "EISDIR", "ENAMETOOL
 )
 def test_every_error_number_is_the_trouble_of_one(name, trouble):
     assert trouble_of(OSError(getattr(errno, name), name)) == trouble
+
+
+@pytest.mark.parametrize("name", [*WORKER, *STORAGE, *NEITHER])
+def test_a_disk_that_is_full_or_read_only_takes_no_writes(name):
+    assert takes_no_writes(OSError(getattr(errno, name), name)) == (name in ("ENOSPC", "EDQUOT", "EROFS"))
 
 
 @pytest.mark.parametrize(

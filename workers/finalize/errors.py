@@ -4,11 +4,11 @@ import contextlib
 import errno
 from collections.abc import Iterator
 
-from modeling.errors import TROUBLE_OF_ERRNO
+from modeling.errors import DISK_FULL, TROUBLE_OF_ERRNO
 from orchestrator.contract.access import explain_os_error
 from orchestrator.contract.errors import PigeonholeError
 
-TRANSIENT_ERRNOS = {errno.ENOSPC, errno.EDQUOT, *TROUBLE_OF_ERRNO}
+TRANSIENT_ERRNOS = {*DISK_FULL, *TROUBLE_OF_ERRNO}
 
 
 class PublishError(PigeonholeError):

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from modeling.durable import replace_durably, sync, sync_tree
-from modeling.errors import ModelingError, trouble_of
+from modeling.errors import ModelingError, takes_no_writes, trouble_of
 from modeling.training.attempt import attempt_number
 from orchestrator.contract.jobs.attempts import begin_attempt, close_attempts, count_deaths, end_attempt, read_attempts
 from orchestrator.contract.jobs.job_folder import JobFolder
@@ -26,7 +26,6 @@ logger = logging.getLogger(__name__)
 
 MAX_DEATHS = 3  # of the worker or the process, or tries that the storage ended, without a new checkpoint between them
 _PAUSES_S = (0.1, 0.3, 1.0)  # before a complete result is moved again, after an error of the storage
-_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class ProcessInterruptedError(Exception):
@@ -62,7 +61,7 @@ def run_process_job(job: str, context: WorkerContext) -> None:
             ledger.cancel(job, run=folder.run, reason=f"{spec.name} failed: {err}")
             finished = False
         except OSError as err:
-            if err.errno not in _CANNOT_WRITE:
+            if not takes_no_writes(err):
                 raise
             raise ProcessInterruptedError(f"{err}; free disk space") from err
         if finished:
@@ -74,8 +73,7 @@ def run_process_job(job: str, context: WorkerContext) -> None:
 def _is_unexpected(err: Exception) -> bool:
     """Whether an error of this side of an attempt says nothing of what is lacking: it may be so on every worker."""
     known = (ModelingError, *SERVER_ERRORS)
-    full = isinstance(err, OSError) and err.errno in _CANNOT_WRITE
-    return not (isinstance(err, known) or full or trouble_of(err))
+    return not (isinstance(err, known) or takes_no_writes(err) or trouble_of(err))
 
 
 def _ring_next(job: str, process_job: "ProcessJob", context: WorkerContext) -> None:
