@@ -1,11 +1,11 @@
-"""A worker that lacks files, memory or threads, or whose disk is away: it says so, waits, and tries again."""
+"""A worker that lacks files, memory or threads, or whose disk is away or full: it says so, waits, and tries again."""
 
 import contextlib
 import logging
 import os
 import time
 
-from modeling.errors import trouble_of
+from modeling.errors import takes_no_writes, trouble_of
 from orchestrator.contract.server import SERVER_ERRORS
 from workers.context import WorkerContext
 from workers.training.run import ProcessInterruptedError
@@ -21,7 +21,7 @@ def is_waited_for(err: Exception) -> bool:
     trouble = trouble_of(err)
     if isinstance(err, SERVER_ERRORS) and trouble != "worker":
         return False
-    return trouble is not None or isinstance(err, ProcessInterruptedError)
+    return trouble is not None or takes_no_writes(err) or isinstance(err, ProcessInterruptedError)
 
 
 class BackOff:

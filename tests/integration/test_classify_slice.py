@@ -667,6 +667,24 @@ class Failing:
         return self._open(path, *args, **options)
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_disk_that_takes_no_note_costs_a_shard_that_killed_workers_nothing(
+    folder, context, ledger, tmp_path, monkeypatch, number
+):
+    claim_and_die(ledger, folder, 3)
+
+    with monkeypatch.context() as patch:
+        Failing(patch, number, lambda path: path.startswith(str(folder.journals)))
+        for _ in range(3):
+            with pytest.raises(OSError, match=os.strerror(number)) as caught:
+                classify_slice(folder.job, context)
+            assert is_waited_for(caught.value)
+    assert (ledger.record(folder.job).state, os.listdir(folder.journals)) == ("running", [])
+
+    classify_slice(folder.job, context)
+    assert rows(folder, tmp_path) == expected(BRIGHTNESS)
+
+
 def is_image(path):
     return path.endswith(".png")
 

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import os
 import sys
 from datetime import UTC, datetime
 from functools import partial
@@ -130,6 +131,31 @@ def test_a_result_that_cannot_be_published_for_want_of_descriptors_is_no_failure
         finalize.end_job(folder.job, context)
 
     assert (ledger.record(folder.job).state, folder.outcome()) == ("finalizing", None)
+
+
+@pytest.mark.parametrize("file", ["summary.json", "outcome.json"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_home_that_takes_no_writes_at_the_end_is_the_jobs_trouble_and_no_failure(
+    answer, folder, context, ledger, bells, monkeypatch, file, number
+):
+    def open_file(path, *args, **options):
+        if str(path).startswith(str(folder.path / f".{file}")):
+            raise OSError(number, os.strerror(number), str(path))
+        return opened(path, *args, **options)
+
+    classify_slice(folder.job, context)
+    opened, bells.rung = os.open, []
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", open_file)
+        answer("finalize", {"version": 1, "job": folder.job})
+
+    record = ledger.record(folder.job)
+    assert (record.state, folder.outcome(), bells.rung) == ("finalizing", None, [("finalize", folder.job)])
+    assert record.trouble.startswith(f"worker w1: {os.strerror(number)}: '{folder.path}/.{file}")
+
+    ledger.client.hset(f"{{pigeonhole}}:job:{folder.job}", "finalizer_until", 0)
+    answer("finalize", {"version": 1, "job": folder.job})
+    assert folder.outcome().state == "succeeded"
 
 
 @pytest.fixture

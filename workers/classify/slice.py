@@ -40,6 +40,7 @@ from workers.context import WorkerContext
 from workers.leases import Leases
 from workers.other_versions import is_of_another_version
 from workers.source_folder import StorageAwayError
+from workers.trouble import is_waited_for
 
 if TYPE_CHECKING:
     from modeling.inference.classifier import Classifier
@@ -81,12 +82,13 @@ def classify_slice(job: str, context: WorkerContext, turn: Turn | None = None) -
             logger.exception("job %s cannot continue", job)
             leases.state = ledger.cancel(job, run=run, reason=str(err))
         except Exception as err:
-            trouble = trouble_of(err)
-            if isinstance(err, SERVER_ERRORS) and trouble != "worker":
+            if is_waited_for(err):
+                raise  # this worker hands its shards back, and waits
+            if isinstance(err, SERVER_ERRORS):
                 leases.abandon()  # the server was away for too long; that is no error of the job
-            elif trouble is None:
+            else:
                 count_attempt(folder, context, leases, err)
-            raise  # with any other trouble this worker hands its shards back, and waits
+            raise
     if leases.state == "paused":
         logger.info("job %s is paused", job)
     elif not leases.job_goes_on:
