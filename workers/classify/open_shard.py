@@ -3,7 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -96,10 +96,9 @@ class Commits:
 
     def wait(self) -> None:
         """Wait for the last commit."""
-        while self._pending is not None:
-            try:
-                self._pending.result(timeout=_POLL_S)
-            except TimeoutError:
-                self._while_waiting()
-            else:
-                self._pending = None
+        if self._pending is None:
+            return
+        while not wait([self._pending], _POLL_S).done:  # `result` raises a commit's own TimeoutError, such as ETIMEDOUT
+            self._while_waiting()
+        self._pending.result()
+        self._pending = None
