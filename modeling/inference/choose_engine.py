@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from modeling.errors import reason_of, trouble_of
+from modeling.errors import is_out_of_memory, reason_of, takes_no_writes, trouble_of
 from modeling.images.progress import Report, unreported
 from modeling.inference.classifier import Classifier
 from modeling.inference.engines.choice import Choice, choice_path, known_graphs, network_key, read_choice, write_choice
@@ -29,6 +29,7 @@ from modeling.inference.find_engine import (
     checked,
     few_random_images,
     find,
+    lacks_room,
     with_engine,
 )
 from modeling.networks.build import select_device
@@ -128,6 +129,7 @@ class _Loading:
         self._version = version
         self._precision = precision
         self._memory = memory
+        self._lacking = False  # as in `Found`, of what was to be used as before
         self._graph = _graph(classifier, folder)
         self._options = _options(classifier, version, self._graph, precision)
 
@@ -150,19 +152,26 @@ class _Loading:
         found = find(self._classifier, self._options, self._precision, report)
         choice = found.choice
         logger.info("%s: %s on %s: %s", self._version.ref, choice.engine, choice.hardware, choice.images_per_sec)
+        if found.lacking or self._lacking:
+            return found.classifier  # a choice is final: this one is for now, and the next process measures again
         self._remember_own(choice)
         if not found.by_weights and read_choice(self._memory.shared) is None:
             _remember(self._memory.shared, choice)
         return found.classifier
 
     def _make(self, option: Option, own: Choice) -> Classifier | None:
-        """The classifier as it was chosen; None if that cannot be built any more."""
+        """The classifier as it was chosen; None if that cannot be built any more.
+
+        Raises MemoryError where others hold a GPU's memory now: another engine would change the choice, and the rows.
+        """
         for _ in range(2):
             try:
                 return with_engine(self._classifier, option.make().for_batch_size(own.batch_size), own)
             except Exception as err:  # whatever a library raises: the stored graph may be damaged
-                if trouble_of(err):
+                if trouble_of(err) or takes_no_writes(err):
                     raise
+                if is_out_of_memory(err):
+                    raise MemoryError(str(err)) from err
                 logger.warning("%s is built anew: %s", option.name, reason_of(err))
                 self._graph.forget()
         return None
@@ -176,6 +185,7 @@ class _Loading:
             if trouble_of(err):
                 raise
             logger.warning("%s: %s cannot be used as before: %s", self._version.ref, option.name, reason_of(err))
+            self._lacking |= lacks_room(err)
             return None
         self._remember_own(shared)
         return made

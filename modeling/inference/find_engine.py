@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modeling.errors import ModelingError, reason_of, trouble_of
+from modeling.errors import ModelingError, is_out_of_memory, reason_of, takes_no_writes, trouble_of
 from modeling.images.progress import Report
 from modeling.inference.classifier import Classifier
 from modeling.inference.engines.choice import GPU, Choice
@@ -54,11 +54,16 @@ class Option:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Found:
-    """The engine that was found. by_weights: one was refused for its answers, which depend on the weights."""
+    """The engine that was found.
+
+    by_weights: one was refused for its answers, which depend on the weights. lacking: one could not be built or timed,
+    because memory or a disk was full; another time it may be the fastest.
+    """
 
     choice: Choice
     classifier: Classifier
-    by_weights: bool = False
+    by_weights: bool
+    lacking: bool
 
 
 def find(classifier: Classifier, options: Sequence[Option], precision: WantedPrecision, report: Report) -> Found:
@@ -95,7 +100,7 @@ def find(classifier: Classifier, options: Sequence[Option], precision: WantedPre
         report(f"{MEASURING}: decoding on the GPU and on the cores")
         choice = with_decoder(choice, classifier)
     engine = fastest.engine.for_batch_size(choice.batch_size)
-    return Found(choice, with_engine(classifier, engine, choice), fastest.by_weights)
+    return Found(choice, with_engine(classifier, engine, choice), fastest.by_weights, fastest.lacking)
 
 
 def _without(
@@ -117,7 +122,10 @@ def _without(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Fastest:
-    """The engine that was found; speeds: images per second of all engines; refused: why others cannot be used."""
+    """The engine that was found; speeds: images per second of all engines; refused: why others cannot be used.
+
+    by_weights, lacking: as in `Found`.
+    """
 
     name: str
     precision: Precision
@@ -125,6 +133,7 @@ class _Fastest:
     speeds: dict[str, float]
     refused: dict[str, str]
     by_weights: bool
+    lacking: bool
 
 
 def _compare(classifier: Classifier, options: Sequence[Option], precision: WantedPrecision, report: Report) -> _Fastest:
@@ -132,10 +141,11 @@ def _compare(classifier: Classifier, options: Sequence[Option], precision: Wante
 
     Raises:
         ModelingError: no engine can be used.
+        OSError: files or memory are short now: no engine loses its place for that.
     """
     speeds: dict[str, float] = {}
     refused: dict[str, str] = {}
-    by_weights = False
+    by_weights, lacking = False, False
     best: tuple[float, Option, Engine] | None = None
     for option in options:
         if best is not None and best[0] > FAST_ENOUGH:
@@ -150,6 +160,7 @@ def _compare(classifier: Classifier, options: Sequence[Option], precision: Wante
             logger.warning("%s cannot be used: %s", option.name, reason_of(err))
             refused[option.name] = reason_of(err)
             by_weights |= isinstance(err, OtherAnswersError)
+            lacking |= lacks_room(err)
             continue
         speeds[option.name] = round(speed, 1)
         if best is None or speed > MIN_SPEEDUP * best[0]:
@@ -157,7 +168,12 @@ def _compare(classifier: Classifier, options: Sequence[Option], precision: Wante
     if best is None:
         raise ModelingError(_unavailable(precision, refused, classifier.card))
     _, option, engine = best
-    return _Fastest(option.name, option.precision, engine, speeds, refused, by_weights)
+    return _Fastest(option.name, option.precision, engine, speeds, refused, by_weights, lacking)
+
+
+def lacks_room(err: Exception) -> bool:
+    """Whether an engine failed because memory, such as that of a GPU, or a disk is full now."""
+    return is_out_of_memory(err) or takes_no_writes(err)
 
 
 def checked(classifier: Classifier, engine: Engine, precision: Precision, batch_size: int) -> Engine:

@@ -7,11 +7,13 @@ against the model's card.
 
 import hashlib
 import logging
-import os
+import tempfile
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from modeling.durable import temporary_beside
+from modeling.errors import takes_no_writes
 from modeling.registry.card import INT8_FILE, ModelCard, check_int8
 
 if TYPE_CHECKING:
@@ -50,15 +52,25 @@ class NetworkGraph:
         self._path.unlink(missing_ok=True)
 
     def _write(self) -> bytes:
-        from modeling.networks.onnx_graph import write_graph  # slow to import
-
-        # Not durable: a graph that a power cut left half written has another digest, and is built anew.
-        temporary = self._path.with_name(f".{GRAPH_FILE}.{os.getpid()}")
-        write_graph(self._network, self._card, temporary)
-        data = temporary.read_bytes()
-        temporary.replace(self._path)
+        """Write the file; where the disk takes none, its bytes are made for this process alone."""
+        try:
+            with temporary_beside(self._path) as temporary:
+                data = self._trace(temporary)
+                temporary.replace(self._path)  # not durable: half a graph has another digest, and is built anew
+        except OSError as err:
+            if not takes_no_writes(err):
+                raise
+            logger.warning("%s cannot be kept (%s); it is built anew in every process", self._path, err.strerror)
+            with tempfile.TemporaryDirectory(prefix="pigeonhole-engines-") as folder:
+                data = self._trace(Path(folder, GRAPH_FILE))
         self._known.add(hashlib.sha256(data).hexdigest())
         return data
+
+    def _trace(self, path: Path) -> bytes:
+        from modeling.networks.onnx_graph import write_graph  # slow to import
+
+        write_graph(self._network, self._card, path)
+        return path.read_bytes()
 
 
 def read_int8(version: Path, card: ModelCard) -> bytes:

@@ -1,7 +1,10 @@
 """The engine that answers must answer as the model does, be chosen once, and be chosen again the same way."""
 
+import errno
 import hashlib
 import json
+import os
+import re
 import shutil
 import threading
 from typing import Self
@@ -18,6 +21,7 @@ from modeling.inference.engines import hardware
 from modeling.inference.engines.choice import copy_artifacts
 from modeling.inference.engines.graphs import GRAPH_FILE
 from modeling.inference.find_engine import MEASURING
+from modeling.networks import onnx_graph
 from modeling.networks.onnx_graph import write_graph
 from modeling.registry.store import ModelStore
 from tests.support.published_models import LABELS, publish_model
@@ -336,6 +340,85 @@ def test_no_engine_loses_its_place_because_files_cannot_be_opened_now(tmp_path, 
         load_fastest(version)
 
     assert list(version.artifacts.glob("auto-*.json")) == []
+
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+NO_GPU_MEMORY = RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+@pytest.mark.parametrize("err", [FULL, NO_GPU_MEMORY])
+def test_what_lacks_room_now_is_not_used_and_the_choice_is_not_kept(tmp_path, monkeypatch, err):
+    version = publish_model(tmp_path / "models", "digits")
+    make = choose_engine._openvino_options
+
+    def fail():
+        raise err
+
+    def options(*args):
+        return [find_engine.Option(option.name, option.precision, fail) for option in make(*args)]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(choose_engine, "_openvino_options", options)
+        assert load_fastest(version).engine.name == "torch fp32"
+    assert (list(version.artifacts.glob("*.json")), version.shared_artifacts.exists()) == ([], False)
+
+    load_fastest(version)
+    assert remembered(version)["refused"] == {}
+
+
+@pytest.mark.parametrize(("err", "raised"), [(FULL, OSError), (NO_GPU_MEMORY, MemoryError)])
+def test_a_choice_is_waited_for_where_it_lacks_room_now(built, monkeypatch, err, raised):
+    version, graph = built
+    before, data = remembered(version, "fp32"), graph.read_bytes()
+
+    def fail(*args):
+        raise err
+
+    with monkeypatch.context() as patch:
+        patch.setattr(choose_engine, "with_engine", fail)
+        with pytest.raises(raised, match=re.escape(str(err))):
+            load_fastest(version, precision="fp32")
+
+    assert (remembered(version, "fp32"), graph.read_bytes()) == (before, data)
+
+
+def test_a_choice_of_other_versions_that_lacks_room_now_is_replaced_for_now_only(built, monkeypatch):
+    first, _ = built
+    second = published_again(ModelStore(first.path.parent.parent), first)
+
+    def fail(*args):
+        raise NO_GPU_MEMORY
+
+    with monkeypatch.context() as patch:
+        patch.setattr(choose_engine, "checked", fail)
+        load_fastest(second, precision="fp32")
+    assert list(second.artifacts.glob("*.json")) == []
+
+    load_fastest(second, precision="fp32")
+    assert remembered(second, "fp32") == remembered(first, "fp32")
+
+
+def test_a_graph_that_the_disk_does_not_take_is_built_for_this_process_and_the_engine_stays(built, monkeypatch, caplog):
+    version, graph = built
+    before, original = remembered(version, "fp32"), graph.read_bytes()
+    graph.unlink()
+    write = onnx_graph.write_graph
+
+    def full(network, card, path):
+        if path.parent != version.artifacts:
+            return write(network, card, path)
+        path.write_bytes(b"half a graph")
+        raise FULL
+
+    with monkeypatch.context() as patch:
+        patch.setattr(onnx_graph, "write_graph", full)
+        classifier = load_fastest(version, precision="fp32")
+
+    assert classifier.engine.name == before["engine"] == "openvino fp32"
+    assert sorted(path.name for path in version.artifacts.iterdir() if path.suffix != ".json") == [".lock"]
+    assert f"{graph} cannot be kept (No space left on device)" in caplog.text
+    load_fastest(version, precision="fp32")
+    assert (remembered(version, "fp32"), graph.read_bytes()) == (before, original)
 
 
 def test_a_damaged_graph_is_built_anew_and_the_choice_stays(built):
