@@ -88,13 +88,22 @@ def read_tokens(path: Path) -> Tokens:
     return Tokens(clients)
 
 
+def _is_credential(path: Path) -> bool:
+    """Whether systemd made the file for this service alone (LoadCredential).
+
+    An ACL lets the service's user read it, and `stat` shows the rights that an ACL gives as those of the group.
+    """
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    return bool(folder) and path.parent == Path(str(folder))
+
+
 def _read_private(path: Path) -> str:
     try:
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             facts = os.fstat(file.fileno())
             if not stat.S_ISREG(facts.st_mode):
                 raise UsageError(f"--token-file {path} is not a regular file")
-            if facts.st_mode & 0o077:
+            if facts.st_mode & (0o037 if _is_credential(path) else 0o077):
                 raise UsageError(f"--token-file {path} can be read by others: run `chmod 600 {path}`")
             if facts.st_uid not in (os.getuid(), 0):
                 raise UsageError(f"--token-file {path} belongs to another user (uid {facts.st_uid})")

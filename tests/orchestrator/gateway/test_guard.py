@@ -175,6 +175,22 @@ def test_a_token_file_that_cannot_be_used_is_an_error_without_its_text(tmp_path,
     assert "0123456789abcdef" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("mode", "is_read"), [(0o440, True), (0o444, False), (0o460, False)])
+def test_a_file_of_tokens_that_systemd_gives_to_the_service_may_be_read_by_the_group(
+    tmp_path, monkeypatch, mode, is_read
+):
+    path = tmp_path / "tokens.txt"
+    path.write_text("view 0123456789abcdef")
+    path.chmod(mode)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+
+    if is_read:
+        assert read_tokens(path).find(b"Bearer 0123456789abcdef") is not None
+    else:
+        with pytest.raises(UsageError, match="can be read by others"):
+            read_tokens(path)
+
+
 def test_each_request_has_an_id_and_a_line_in_the_log(gateway):
     given = gateway.get("/health/live?secret=1", headers={"x-request-id": "belt-7.1"})
     made = gateway.get("/health/live", headers={"x-request-id": 'a"b'})
