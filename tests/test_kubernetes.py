@@ -18,8 +18,9 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "deploy" / "kubernetes"
 VERSIONS = ("1.28", "1.32", "1.37")
 HOME, PASSWORD = "/var/lib/pigeonhole/home", "abcdef0123456789"
-OURS = ["pigeonhole-gateway", "pigeonhole-worker-cpu", "pigeonhole-worker-gpu"]
-WORKERS = OURS[1:]
+WORKERS = ["pigeonhole-worker-cpu", "pigeonhole-worker-gpu"]
+SERVICES = ["pigeonhole-gateway", *WORKERS]
+OURS = [*SERVICES, "pigeonhole-operator"]
 _UNITS = {"": 1.0, "m": 1e-3, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
 
 
@@ -73,6 +74,8 @@ def test_kustomize_builds_all_of_them_in_one_namespace_and_with_one_image():
     images = set(re.findall(r"image: (\S+)", built.stdout))
     image = KUSTOMIZATION["images"][0]
     assert images == {"valkey/valkey:9.1", f"{image['newName']}:{image['newTag']}"}
+    numbers = {one["metadata"]["name"]: one["spec"]["replicas"] for one in found if one["kind"] == "Deployment"}
+    assert [numbers[name] for name in WORKERS] == [2, 0]
     policies = [one["spec"] for one in found if one["kind"] == "NetworkPolicy"]
     (allowed,) = policies[0]["ingress"][0]["from"]
     for one in found:
@@ -95,7 +98,7 @@ def test_the_image_has_the_version_of_the_package():
     assert KUSTOMIZATION["images"][0]["newTag"] == version[1]
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", SERVICES)
 def test_commands_and_probes_are_those_of_the_cli(name: str):
     container = main_container(name)
 
@@ -151,6 +154,21 @@ def test_pods_get_more_time_than_a_worker_needs_to_start_and_to_end(name: str):
     assert pod(name)["terminationGracePeriodSeconds"] > max(2 * (DRAIN_GRACE_S + DRAIN_S), WORKER_STOP_S)
     assert main_container(name)["livenessProbe"]["exec"]["command"] == ["pigeonhole", "workers", "healthcheck"]
     assert WORKLOADS[name]["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
+
+
+def test_a_rollout_leaves_time_for_lines_and_the_number_of_workers_is_in_one_place():
+    for name in WORKERS:
+        assert WORKLOADS[name]["spec"]["minReadySeconds"] >= 60
+        assert "replicas" not in WORKLOADS[name]["spec"]  # scaling.yaml must find no number beside its own
+    assert [one["name"] for one in KUSTOMIZATION["replicas"]] == WORKERS
+
+
+def test_a_pod_for_commands_is_one_that_the_server_lets_in():
+    (allowed,) = next(one for one in OBJECTS if one["kind"] == "NetworkPolicy")["spec"]["ingress"][0]["from"]
+    labels = {key: value for each in KUSTOMIZATION["labels"] for key, value in each["pairs"].items()}
+
+    assert allowed["podSelector"]["matchLabels"] == labels
+    assert main_container("pigeonhole-operator")["command"] == ["sleep", "infinity"]
 
 
 def test_the_gateway_gets_more_time_than_it_needs_to_end_and_answers_its_probes():
