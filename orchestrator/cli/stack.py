@@ -98,12 +98,16 @@ def down(as_json: bool) -> None:
       pigeonhole down
     """
     from orchestrator.contract.settings import get_settings
+    from orchestrator.stack.server import check_name
     from orchestrator.stack.stack import Stack
 
-    stack = Stack(get_settings())
+    settings = get_settings()
+    stack = Stack(settings)
     was_shared = stack.shared() is not None
     with doing("stopping: workers hand back what they hold"):
         stopped = stack.down()
+    if not stopped:
+        check_name(settings)
     if not as_json:
         print_message(f"stopped {', '.join(process.name for process in stopped)}" if stopped else "no local stack runs")
     else:

@@ -16,6 +16,7 @@ from orchestrator.contract.server import connect
 from orchestrator.contract.settings import Settings
 from orchestrator.contract.shared_server import SHARED_FILE
 from orchestrator.stack.listen import Listen
+from orchestrator.stack.locks import find_holders
 
 SOCKET = "server.sock"
 _URL_LINE = "# "
@@ -92,13 +93,14 @@ def choose_shared_address(folder: Path, listen: Listen, password: str) -> tuple[
 
 
 def check_place(settings: Settings, listen: Listen | None) -> None:
-    """Raises UsageError where another machine or user runs the server, or the home is open to others."""
+    """Raises UsageError where another machine, user or name runs the server, or the home is open to others."""
     if other := settings.shared_elsewhere():
         raise UsageError(
             f"the server of this home runs on {other.host} ({other.listen}): start `pigeonhole worker` here, or "
             "run `pigeonhole down` there; if that machine is gone for good, remove "
             f"{settings.home / SHARED_FILE}"
         )
+    check_name(settings)
     if (owner := settings.stack_owner()) not in ("", user_name(os.geteuid())) and os.geteuid():
         raise UsageError(
             f"the local stack in {settings.stack} is {owner}'s, who alone can start and stop it; `pigeonhole worker` "
@@ -108,6 +110,17 @@ def check_place(settings: Settings, listen: Listen | None) -> None:
         raise UsageError(f"the home would keep the server's password, and {open_to}")
     if listen is not None and listen.certificate is not None:
         check_tls(find_server_program())
+
+
+def check_name(settings: Settings) -> None:
+    """Raises UsageError where this machine runs the home's stack under another host name, which it had before."""
+    for data in settings.stack.parent.glob("*/data"):
+        if data.parent != settings.stack and (holders := find_holders(data)):
+            name, (pid, _) = data.parent.name, holders[0]
+            raise UsageError(
+                f"this machine runs the local stack of this home under another host name, {name!r} (its server is "
+                f"process {pid}): run `pigeonhole down` while `hostname` says {name}"
+            )
 
 
 def check_tls(program: str) -> None:
