@@ -76,6 +76,10 @@ class ModelCache:
         report(f"preparing {pin.ref} for pushed images")
         return self._once(self._prepared, (pin.digest, precision), lambda: _prepare(classifier))
 
+    def drop_others(self) -> None:
+        """Keep only the model that was used last, and those that lines use: memory is short."""
+        self._drop_least_used(1)
+
     def _found_or_loaded(self, pin: ModelPin, precision: WantedPrecision, report: Report) -> "Classifier":
         """One that was dropped is in memory as long as a line uses it."""
         key = (pin.digest, precision)
@@ -121,11 +125,11 @@ class ModelCache:
                     del made[key]
             future.set_exception(err)
         else:
-            self._drop_least_used()
+            self._drop_least_used(MODELS_KEPT)
         finally:
             del future
 
-    def _drop_least_used(self) -> None:
+    def _drop_least_used(self, num_kept: int) -> None:
         """Drop the least recently used models, and exclude the others from garbage collection.
 
         Rows are many new objects, so Python collects garbage often and visits all objects each time: torch and the
@@ -134,7 +138,7 @@ class ModelCache:
         """
         with self._lock:
             loaded = [key for key, future in self._models.items() if future.done()]  # others are waited for
-            too_many = loaded[:-MODELS_KEPT]
+            too_many = loaded[:-num_kept]
             for key in too_many:
                 del self._models[key]
                 self._prepared.pop(key, None)

@@ -5,7 +5,7 @@ import logging
 import os
 import time
 
-from modeling.errors import takes_no_writes, trouble_of
+from modeling.errors import is_out_of_memory, takes_no_writes, trouble_of
 from orchestrator.contract.server import SERVER_ERRORS
 from workers.context import WorkerContext
 from workers.training.run import ProcessInterruptedError
@@ -34,8 +34,12 @@ class BackOff:
         """An attempt has succeeded."""
         self._num_failed = 0
 
-    def wait(self, job: str, context: WorkerContext, err: BaseException) -> None:
-        """Report the error in the records of the job and of the worker, and wait until the next attempt is due."""
+    def wait(self, job: str, context: WorkerContext, err: Exception) -> None:
+        """Report the error in the records of the job and of the worker, and wait until the next attempt is due.
+
+        The job comes last for a while: what this worker waits for holds up no other. Where memory ran out, models that
+        were kept for other jobs are dropped.
+        """
         pause_s = PAUSES_S[min(self._num_failed, len(PAUSES_S) - 1)]
         self._num_failed += 1
         reason = _reason(err)
@@ -43,7 +47,10 @@ class BackOff:
         logger.error("job %s: %s; trying again in %.0f s", job, trouble, pause_s)
         with contextlib.suppress(*SERVER_ERRORS):  # logged above
             context.report_trouble(job, trouble)
+            context.ledger.turns.put_last(job, context.worker)
             context.ledger.live_workers.report_activity(context.worker, f"waiting: {reason}")
+        if is_out_of_memory(err):
+            context.models.drop_others()
         deadline = time.monotonic() + pause_s
         while time.monotonic() < deadline and not context.draining():
             time.sleep(_POLL_S)

@@ -60,16 +60,14 @@ def _train(turn: Turn, context: WorkerContext) -> None:
     try:
         run_process_job(turn.job, context)
     except Exception as err:
-        with contextlib.suppress(*SERVER_ERRORS):
-            _let_others_first(turn.job, context, err)
+        if not is_waited_for(err):
+            with contextlib.suppress(*SERVER_ERRORS):
+                _leave_to_others(turn.job, context, err)
         raise
 
 
-def _let_others_first(job: str, context: WorkerContext, err: Exception) -> None:
-    """After an error: what this worker waits for holds up no other training, and others may do without it."""
-    if is_waited_for(err):
-        context.ledger.turns.put_last(job, context.worker)
-        return
+def _leave_to_others(job: str, context: WorkerContext, err: Exception) -> None:
+    """After an error that may not be theirs."""
     context.ledger.turns.avoid(job, context.worker)
     if not (isinstance(err, SERVER_ERRORS) or is_of_another_version(err)):
         context.report_trouble(job, f"worker {context.worker}: {reason_of(err)}")

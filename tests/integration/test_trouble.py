@@ -81,6 +81,25 @@ def test_what_a_worker_lacks_is_reported_and_tried_again(handle, folder, context
     assert (ledger.record(folder.job).state, ledger.record(folder.job).trouble) == ("finalizing", "")
 
 
+@pytest.mark.parametrize(
+    ("err", "num_drops"), [(MemoryError("CUDA out of memory"), 1), (OSError(errno.EMFILE, "Too many open files"), 0)]
+)
+def test_what_a_job_waits_for_holds_up_no_other_and_memory_of_other_models_is_given_back(
+    handle, folder, context, ledger, settings, tmp_path, err, num_drops
+):
+    paths = make_images(tmp_path / "in", [0, 50, 100])
+    other = make_job(settings, paths, root=tmp_path / "in", output=tmp_path / "other.csv", priority="low")
+    context.models.error = err
+    handle({"version": 1, "job": folder.job})
+    enter_job(other, ledger)
+
+    context.models.error = None
+    handle({"version": 1, "job": folder.job})
+
+    assert (ledger.record(folder.job).state, ledger.record(other.job).state) == ("queued", "finalizing")
+    assert context.models.num_drops == num_drops
+
+
 def test_a_server_that_cannot_be_reached_for_want_of_descriptors_is_waited_for_too(handle, folder, context, bells):
     err = redis.ConnectionError("Error 24 connecting to unix socket")
     err.__cause__ = OSError(errno.EMFILE, "Too many open files")

@@ -226,6 +226,17 @@ def test_a_worker_that_could_do_nothing_for_a_job_leaves_it_to_others(ledger):
     assert ledger.turns.take(second, "w2", SLICE_S).job == first
 
 
+def test_a_job_that_a_worker_puts_last_comes_after_all_others_there_and_alone_it_is_taken(ledger):
+    first, second = enter(ledger, 0, "high"), enter(ledger, 1, "low", shards=1)
+    ledger.turns.put_last(first, "w1")
+
+    assert [ledger.turns.take(first, worker, SLICE_S).job for worker in ("w1", "w1", "w2")] == [second, second, first]
+    assert ledger.turns.end(Turn(first), "w1", 1.0, None) == second
+    ledger.claim(second, "w1", 600)
+    assert ledger.turns.take(second, "w1", SLICE_S).job == first
+    assert ledger.turns.end(Turn(second), "w1", 1.0, 1) == first
+
+
 def test_no_job_has_work(ledger):
     job = enter(ledger, 0, shards=1)
     ledger.claim(job, "w2", 600)

@@ -89,6 +89,10 @@ class FakeModelCache:
     classifier: FakeClassifier
     error: Exception | None = None
     on_load: Callable[[], None] = lambda: None
+    num_drops: int = 0
+
+    def drop_others(self) -> None:
+        self.num_drops += 1
 
     def get(self, pin: ModelPin, precision: str = "auto", *, report: Report = unreported) -> FakeClassifier:
         report("measuring engines")

@@ -66,6 +66,17 @@ def test_the_least_recently_used_model_goes_when_there_are_too_many(models, tmp_
     assert second() is None
 
 
+def test_where_memory_is_short_the_model_that_was_used_last_is_kept(models, tmp_path):
+    pins = [pin_of(publish_model(tmp_path / "models", f"model-{seed}", seed)) for seed in range(3)]
+    others = [weakref.ref(models.get(pin)) for pin in pins[1:]]
+    last = models.get(pins[0])
+
+    models.drop_others()
+
+    assert [other() for other in others] == [None, None]
+    assert models.get(pins[0]) is last
+
+
 @pytest.mark.usefixtures("_two_are_kept")
 def test_a_model_that_a_line_still_uses_is_not_loaded_again_for_a_job(models, tmp_path):
     pins = [pin_of(publish_model(tmp_path / "models", f"model-{seed}", seed)) for seed in range(3)]

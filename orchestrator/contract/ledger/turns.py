@@ -12,7 +12,7 @@ from orchestrator.contract.queues import CLASSIFY, queue_key
 from orchestrator.contract.release import Release
 
 AVOID_S = 5.0  # how long a worker leaves a job to others that it could do nothing for
-LAST_S = 60.0  # how long it puts a training last for which it lacked something; longer than it waits meanwhile
+LAST_S = 60.0  # how long it puts a job last for which it lacked something; longer than it waits meanwhile
 
 _ACTIVE = f"{PREFIX}:active"
 _JOBS = f"{PREFIX}:job:"
@@ -89,5 +89,5 @@ class Turns:
         self._run("avoid", [f"{_JOBS}{job}"], [worker, round(AVOID_S * 1000)])
 
     def put_last(self, job: str, worker: str) -> None:
-        """For a while this worker takes any other training or evaluation first: it lacked something for this one."""
+        """For a while this worker takes any other job of the queue first: it lacked something for this one."""
         self._run("avoid", [f"{_JOBS}{job}"], [f"last {worker}", round(LAST_S * 1000)])

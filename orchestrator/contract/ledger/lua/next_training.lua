@@ -9,7 +9,6 @@ local now, waiting, who = lease_clock(), {}, {worker = ARGV[3], version = ARGV[4
 for _, id in ipairs(redis.call('SMEMBERS', KEYS[2])) do
   local found = look(id, ARGV[1], {train = true, evaluate = true}, now)
   if found and found.waits and not avoids(who, found, now) then
-    found.last = tonumber(redis.call('HGET', found.key .. ':avoided', 'last ' .. ARGV[3]) or 0) > now
     waiting[#waiting + 1] = found
   end
 end

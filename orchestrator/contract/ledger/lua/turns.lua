@@ -15,12 +15,15 @@ end
 
 -- Must this worker leave the job to others, or could it do nothing for it a moment ago?
 -- who: worker, version and formats; `barred` becomes the first job that it must leave: {id, version, model format}
+-- found.last becomes whether it takes any other job first (avoid.lua)
 local function avoids(who, found, now)
   if found.waits and is_barred(found.version, found.model_format, who.version, who.formats) then
     who.barred = who.barred or {found.id, found.version or '', found.model_format or ''}
     return true
   end
-  return tonumber(redis.call('HGET', found.key .. ':avoided', who.worker) or 0) > now
+  local times = redis.call('HMGET', found.key .. ':avoided', who.worker, 'last ' .. who.worker)
+  found.last = tonumber(times[2] or 0) > now
+  return tonumber(times[1] or 0) > now
 end
 
 -- The classify jobs with shards to claim are kept in two sorted sets, so that a turn costs the same beside ten jobs
@@ -88,18 +91,21 @@ function Waiting.remove(self, id)
   redis.call('ZREM', self.order, id)
 end
 
--- The first job of a sorted set that has shards to claim and that the worker does not avoid, or nil.
+-- The first job of a sorted set that has shards to claim and that the worker does not avoid, or nil. One that it puts
+-- last is taken where there is no other.
 function Waiting.first(self, set, who)
-  local start = 0
+  local start, last = 0, nil
   while true do
     local ids = redis.call('ZRANGE', set, start, start + AT_ONCE - 1)
-    if #ids == 0 then return nil end
+    if #ids == 0 then return last end
     for _, id in ipairs(ids) do
       local found = Waiting.look(self, id)
       if not found then
         Waiting.remove(self, id)
       elseif avoids(who, found, self.now) then
         start = start + 1
+      elseif found.last then
+        last, start = last or found, start + 1
       else
         return found
       end
