@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from orchestrator.contract.run_folder import PREFIX
+from orchestrator.contract.run_folder import PREFIX, START_FILE
+from orchestrator.contract.run_folder import own_processes as own_processes
 
 HEARTBEAT_S = 2.0
 PARENT_STALE_S = 15.0  # without a sign of life; a parent's threads share one interpreter, which imports may hold
@@ -112,11 +113,6 @@ def _read(path: Path, kind: type[_State]) -> _State | None:
         return None
 
 
-def own_processes() -> str:
-    """The namespace of this process's pid."""
-    return str(Path("/proc/self/ns/pid").readlink())
-
-
 def workers_here() -> list[Health]:
     """The health of every worker whose run folder is among the temporary files of this machine or container."""
     now, here = time.monotonic(), own_processes()
@@ -124,8 +120,7 @@ def workers_here() -> list[Health]:
     for folder in _run_folders():
         parent = read_parent(folder)
         if parent is None:
-            age_s = max(0.0, time.time() - folder.stat().st_mtime)
-            found.append(_starting(folder.name, age_s))
+            found += _starting(folder, now, here)
         elif parent.processes == here:
             found.append(health_of(parent, read_child(folder), now))
     return sorted(found, key=lambda health: health.worker)
@@ -144,10 +139,17 @@ def _run_folders() -> Iterator[Path]:
                 os.close(descriptor)
 
 
-def _starting(worker: str, age_s: float) -> Health:
-    if age_s > START_S:
-        return Health(worker, (f"it has not started within {age_s:.0f} s",), ())
-    return Health(worker, (), ("it is starting",))
+def _starting(folder: Path, now: float, here: str) -> list[Health]:
+    """The worker of a run folder whose parent has written nothing yet; none where it is of another container."""
+    try:
+        processes, began_s = json.loads((folder / START_FILE).read_bytes())
+        late_s = now - began_s
+    except (OSError, ValueError, TypeError):  # its disk was full
+        processes, late_s = here, 0.0
+    if processes != here:
+        return []
+    problems = (f"it has not started within {late_s:.0f} s",) if late_s > START_S else ()
+    return [Health(folder.name, problems, ("it is starting",))]
 
 
 def health_of(parent: ParentState, child: ChildState | None, now: float) -> Health:

@@ -1,14 +1,18 @@
 """A worker's folder for temporary files: it goes when the worker ends, and after one that was killed with the next."""
 
 import atexit
+import contextlib
 import fcntl
+import json
 import os
 import shutil
 import tempfile
+import time
 from functools import cache
 from pathlib import Path
 
 PREFIX = "pigeonhole-run-"
+START_FILE = "start.json"  # namespace of the worker's pid, and when it began, by the monotonic clock
 _NEW_PREFIX = f"new-{PREFIX}"  # until it is locked
 _LONGEST_SOCKET_PATH = 107  # bytes, of the kernel
 _SOCKET_BELOW = len("/pymp-12345678/listener-12345678")  # as billiard names one in the folder of temporary files
@@ -22,11 +26,18 @@ def own_run_folder() -> Path:
     """
     remove_abandoned()
     new = Path(tempfile.mkdtemp(prefix=_NEW_PREFIX))
+    with contextlib.suppress(OSError):  # a full disk is said by what needs it
+        (new / START_FILE).write_text(json.dumps([own_processes(), time.monotonic()]), encoding="utf-8")
     fcntl.flock(os.open(new, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), fcntl.LOCK_EX)  # open until the process ends
     folder = new.rename(new.with_name(new.name.removeprefix("new-")))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     use_run_folder(folder)
     return folder
+
+
+def own_processes() -> str:
+    """The namespace of this process's pid: containers may share a folder of temporary files."""
+    return str(Path("/proc/self/ns/pid").readlink())
 
 
 def machine_folder() -> Path:

@@ -1,5 +1,7 @@
 """What the files of a worker's processes say of its health."""
 
+import fcntl
+import json
 import os
 import subprocess
 import sys
@@ -24,7 +26,7 @@ from orchestrator.contract.health import (
     workers_here,
     write_state,
 )
-from orchestrator.contract.run_folder import PREFIX
+from orchestrator.contract.run_folder import PREFIX, START_FILE
 from tests.support.server import wait_until
 
 NOW = 10_000.0
@@ -133,6 +135,32 @@ def test_only_workers_that_live_and_are_of_this_container_count(tmp_path, monkey
         lock.communicate(b"\n")
 
     assert [health.worker for health in found] == ["here"]
+
+
+@pytest.mark.parametrize(
+    ("start", "found"),
+    [
+        ([own_processes(), 10.0], [True]),
+        ([own_processes(), -START_S], [False]),
+        (["pid:[1]", -START_S], []),  # another container's
+        (None, [True]),
+    ],
+)
+def test_a_worker_whose_parent_has_written_nothing_is_judged_by_its_start(tmp_path, monkeypatch, start, found):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("time.monotonic", lambda: 20.0)
+    folder = tmp_path / f"{PREFIX}it"
+    folder.mkdir()
+    if start is not None:
+        (folder / START_FILE).write_text(json.dumps(start))
+    os.utime(folder, (0, 0))  # an old date: the clock of dates may be set meanwhile
+    descriptor = os.open(folder, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+    health = workers_here()
+    os.close(descriptor)
+
+    assert [(one.worker, one.healthy, one.ready) for one in health] == [(folder.name, each, False) for each in found]
 
 
 def test_states_are_read_as_they_were_written_and_what_is_none_is_no_state(tmp_path):

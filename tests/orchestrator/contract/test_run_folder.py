@@ -1,15 +1,17 @@
 """A worker's folder for temporary files."""
 
+import json
 import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from orchestrator.contract.run_folder import remove_abandoned
+from orchestrator.contract.run_folder import START_FILE, own_processes, remove_abandoned
 
 _HOLD = """
 import sys, tempfile
@@ -67,6 +69,16 @@ def test_the_folder_of_a_killed_worker_goes_with_the_next_and_those_that_live_st
 
     assert sorted(temporary.iterdir()) == sorted([first, second])
     assert kept.exists()
+
+
+def test_the_folder_tells_the_container_and_the_start_of_its_worker(hold: Callable[[Path], Holder], temporary: Path):
+    before = time.monotonic()
+
+    _, folder, _ = hold(temporary)
+
+    processes, began_s = json.loads((folder / START_FILE).read_text())
+    assert processes == own_processes()
+    assert before <= began_s <= time.monotonic()
 
 
 def test_a_worker_that_ends_leaves_nothing(hold: Callable[[Path], Holder], temporary: Path):
