@@ -16,11 +16,10 @@ from orchestrator.contract.lines.registry import LineRegistry, LinesOnDisk
 from orchestrator.contract.server import connect, connect_raw, require_answer
 from orchestrator.contract.settings import Settings
 from orchestrator.gateway.figures import GatewayFigures
-from orchestrator.gateway.jobs.submissions import Submissions
 from orchestrator.gateway.lines import OpenLines
+from orchestrator.gateway.submitters import Submitters
 from orchestrator.gateway.threads import Questions, QuestionsOfRoots
 from orchestrator.gateway.waiters import Waiters
-from orchestrator.jobs.roots import Roots
 from orchestrator.jobs.submit import JobClient
 
 ASK_TIMEOUT_S = 2.0  # a server that does not answer within it counts as away
@@ -62,7 +61,7 @@ class GatewayContext:
         self.stopping = asyncio.Event()  # set when the gateway stops: open streams end then
         self.disk = Questions("the home's disk")
         self.images = QuestionsOfRoots("the disk of the images", limit_s=IMAGES_TIMEOUT_S)
-        self.submissions = Submissions(settings, Roots.of(*options.roots), self.stopping.is_set)
+        self.submitters = Submitters()
         self._lock = threading.Lock()
         self._jobs_lock = threading.Lock()  # of its own: it is held while the disk is asked
         self._jobs: JobClient | None = None

@@ -98,7 +98,7 @@ def serve(context: GatewayContext, on_listening: Callable[[str], None]) -> None:
         host = f"[{options.host}]" if ":" in options.host else options.host
         on_listening(f"http{'s' if options.certificate else ''}://{host}:{listener.getsockname()[1]}")
         GatewayServer(config, context, limits).run([listener])
-    context.submissions.wait_until_listed(options.listing_grace_s)
+    context.submitters.wait_until_listed(options.listing_grace_s)
 
 
 def make_config(app: Guard, context: GatewayContext, limits: ConnectionLimits) -> uvicorn.Config:

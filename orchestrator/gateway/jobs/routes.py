@@ -15,10 +15,12 @@ from orchestrator.gateway.documented import problems
 from orchestrator.gateway.jobs.bodies import JobBody
 from orchestrator.gateway.jobs.events import EventStream, JobWatches
 from orchestrator.gateway.jobs.looking import look_at
+from orchestrator.gateway.jobs.submissions import Submissions
 from orchestrator.gateway.jobs.views import CancelView, JobsView, JobView, Submitted, Unreadable
 from orchestrator.gateway.threads import READERS, SUBMITTERS, Threads
 from orchestrator.jobs.follow import show_job
 from orchestrator.jobs.pages import JobIndex, JobQuery
+from orchestrator.jobs.roots import Roots
 
 MOST_SUBMITTING = 40  # requests that are answered when their job is entered
 
@@ -69,6 +71,8 @@ class JobCalls:
         self._index = JobIndex(context.settings)
         self._readers = Threads("jobs", READERS)
         self._submitters = Threads("submissions", SUBMITTERS)
+        roots, stopping = Roots.of(*context.options.roots), context.stopping.is_set
+        self._submissions = Submissions(context.settings, roots, context.submitters, stopping)
         self._num_submitting = 0
         self._watches = JobWatches(lambda job: look_at(context, self._readers, job))
 
@@ -78,7 +82,7 @@ class JobCalls:
             raise UnavailableError(f"{MOST_SUBMITTING} jobs are being submitted; try again later")
         self._num_submitting += 1
         try:
-            submission = await self._submitters.run(self._context.submissions.submit, body, key)
+            submission = await self._submitters.run(self._submissions.submit, body, key)
         finally:
             self._num_submitting -= 1
         answer = Submitted(job=submission.job, existed=submission.existed)

@@ -4,7 +4,6 @@ import contextlib
 import selectors
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 
@@ -14,11 +13,11 @@ from orchestrator.contract.errors import UnavailableError
 from orchestrator.contract.settings import Settings
 from orchestrator.gateway.jobs.bodies import JobBody
 from orchestrator.gateway.jobs.submitter import Order, Report
+from orchestrator.gateway.submitters import Submitters
 from orchestrator.jobs.roots import Roots
 from orchestrator.jobs.specs import check_paths_of
 from orchestrator.jobs.submit import Submission
 
-MOST_SUBMITTERS = 16  # processes; those that list a large source count, too
 LONGEST_S = 600.0  # until a job is checked and entered; a data set of millions of images is read for that
 _LOOK_S = 0.2  # how often a waiting thread looks whether the gateway stops
 _COMMAND = (sys.executable, "-m", "orchestrator.gateway.jobs.submitter")
@@ -27,12 +26,11 @@ _COMMAND = (sys.executable, "-m", "orchestrator.gateway.jobs.submitter")
 class Submissions:
     """Safe to share between threads. stopping: whether the gateway stops; then nobody waits any longer."""
 
-    def __init__(self, settings: Settings, roots: Roots, stopping: Callable[[], bool]) -> None:
+    def __init__(self, settings: Settings, roots: Roots, submitters: Submitters, stopping: Callable[[], bool]) -> None:
         self._settings = settings
         self._roots = roots
+        self._submitters = submitters
         self._stopping = stopping
-        self._lock = threading.Lock()
-        self._processes: set[subprocess.Popen[bytes]] = set()
 
     def submit(self, body: JobBody, key: str | None) -> Submission:
         """Submit a job; blocks until it is entered, and not until its images are listed.
@@ -41,7 +39,7 @@ class Submissions:
         """
         check_paths_of(body.spec(self._roots, key))  # at once, and without a process
         order = Order.of(self._settings, self._roots, key, body).model_dump_json().encode()
-        process = self._start()
+        process = self._submitters.start(_COMMAND)
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it died: it will report nothing
             process.stdin.write(order)
@@ -53,26 +51,6 @@ class Submissions:
             return Report.model_validate_json(line).submission()
         except ValidationError as err:
             raise RuntimeError(f"the process that submits a job ended with {process.wait()}; see its error") from err
-
-    def wait_until_listed(self, limit_s: float) -> None:
-        """Wait until the images of all submitted jobs are listed, for this time at most."""
-        deadline = time.monotonic() + limit_s
-        with self._lock:
-            processes = list(self._processes)
-        for process in processes:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.0, deadline - time.monotonic()))
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        with self._lock:
-            self._processes = {process for process in self._processes if process.poll() is None}
-            if len(self._processes) >= MOST_SUBMITTERS:
-                raise UnavailableError(f"{MOST_SUBMITTERS} jobs are being submitted or listed; try again later")
-            process = subprocess.Popen(
-                _COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
-            )  # its errors go where the gateway's go; a signal to the gateway does not reach it
-            self._processes.add(process)
-            return process
 
     def _first_line(self, process: subprocess.Popen[bytes]) -> bytes:
         """The report; ends the process where it takes too long."""
