@@ -2,12 +2,13 @@
 
 import asyncio
 import concurrent.futures
+import contextlib
 import functools
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar
 
@@ -21,19 +22,10 @@ SCANNERS = 1  # of manifests: Python runs one at a time anyway, and pushes would
 SUBMITTERS = 4  # that check their sources at once
 LONGEST_QUESTION_S = 10.0  # long enough for a server that is away to be named as the reason
 MOST_QUESTIONS = 10_000
+LONGEST_CALL_S = 60.0  # a frozen server is noticed within 45 s, and what the disk has is shown then
+MOST_CALLS = 100  # of one kind; with all streams of events they are fewer than the requests that a gateway works on
 MOST_ROOTS = 32  # with threads of their own
 IDLE_S = 60.0  # after it a thread for questions ends
-
-
-class Threads:
-    """A pool of threads for one kind of work; threads are started when they are needed."""
-
-    def __init__(self, name: str, num_threads: int) -> None:
-        self._pool = ThreadPoolExecutor(num_threads, f"gateway-{name}")
-
-    async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The result of a call in one of the threads; where the caller is cancelled, the call still ends."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: call(*args, **kwargs))
 
 
 @dataclass(eq=False, slots=True)
@@ -53,14 +45,17 @@ class Questions:
     """Questions to a disk that may hang: in threads of their own, one at a time for each key, with a time limit.
 
     what: is asked, for the error. limit_s: from a question on, for all who ask the same meanwhile; a key that nobody
-    else has is never shared. What has no thread within its limit is not asked. Threads keep no process from ending.
-    Safe to share between threads, but a call must not ask questions of the same threads.
+    else has is never shared. most: that may wait at once. What has no thread within its limit is not asked. Threads
+    keep no process from ending. Safe to share between threads, but a call must not ask questions of the same threads.
     """
 
-    def __init__(self, what: str, num_threads: int = READERS, *, limit_s: float = LONGEST_QUESTION_S) -> None:
+    def __init__(
+        self, what: str, num_threads: int = READERS, *, limit_s: float = LONGEST_QUESTION_S, most: int = MOST_QUESTIONS
+    ) -> None:
         self._what = what
         self._most_threads = num_threads
         self._limit_s = limit_s
+        self._most = most
         self._num_threads = self._num_idle = 0
         self._come = threading.Condition()
         self._pending: dict[Hashable, _Question] = {}
@@ -76,6 +71,18 @@ class Questions:
             raise self._silent()
         return waiter.result()
 
+    async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The result of a call that is shared with nobody. One that has begun ends also where nobody waits any more.
+
+        Raises UnavailableError where there is none in time, or too many wait.
+        """
+        return await self.ask(object(), functools.partial(call, *args, **kwargs))
+
+    def begin(self, call: Callable[[], object]) -> None:
+        """Make a call that nobody waits for; it may be left out where there is no thread for it in time."""
+        with contextlib.suppress(UnavailableError):
+            self._put(object(), call)
+
     def wait(self, key: Hashable, call: Callable[[], T]) -> T:
         """The same, for a thread."""
         question = self._put(key, call)
@@ -89,8 +96,8 @@ class Questions:
         with self._come:
             question = self._pending.get(key)
             if question is None:
-                if len(self._pending) >= MOST_QUESTIONS:
-                    raise self._silent()
+                if len(self._pending) >= self._most:
+                    raise UnavailableError(f"{self._most} questions to {self._what} wait already; try again later")
                 if len(self._queue) >= self._num_idle and self._num_threads < self._most_threads:
                     # an executor's threads are waited for when the process ends, also those that hang
                     threading.Thread(target=self._work, name="gateway-disk", daemon=True).start()
@@ -138,6 +145,13 @@ class Questions:
 
     def _silent(self) -> UnavailableError:
         return UnavailableError(f"{self._what} has not answered within {self._limit_s:g} s; try again later")
+
+
+class Calls(Questions):
+    """Calls of requests that ask a disk, and the server too, so that they may take longer; fewer may wait at once."""
+
+    def __init__(self, what: str, num_threads: int = READERS, *, limit_s: float = LONGEST_CALL_S) -> None:
+        super().__init__(what, num_threads, limit_s=limit_s, most=MOST_CALLS)
 
 
 class QuestionsOfRoots:

@@ -7,14 +7,14 @@ that connects again, to any gateway, gets the present snapshot unless it has it 
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from orchestrator.contract.errors import UnavailableError
+from orchestrator.gateway.jobs.hang_up import disconnected, first_of
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +136,7 @@ class EventStream(Response):
                 return
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             await _put(send, f"retry: {RETRY_MS}\n\n".encode())
-            await _first_of(self._write(watch, send), _disconnected(receive), self._stopping.wait())
+            await first_of(self._write(watch, send), disconnected(receive), self._stopping.wait())
             with contextlib.suppress(TimeoutError):
                 await _put(send, b"", more=False)
 
@@ -162,22 +162,3 @@ async def _put(send: Send, body: bytes, *, more: bool = True) -> None:
     """Raises TimeoutError where the viewer takes nothing."""
     async with asyncio.timeout(SEND_S):
         await send({"type": "http.response.body", "body": body, "more_body": more})
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _first_of(*calls: Coroutine[Any, Any, object]) -> None:
-    """Wait until one of the calls ends, and cancel the others. An error that is none of a slow viewer is raised."""
-    tasks = [asyncio.create_task(call) for call in calls]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for task in done:
-        with contextlib.suppress(TimeoutError):
-            task.result()

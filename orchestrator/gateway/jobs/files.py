@@ -15,8 +15,9 @@ from typing import BinaryIO
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from orchestrator.gateway.jobs.hang_up import disconnected, first_of
 from orchestrator.gateway.problems import ProblemError
-from orchestrator.gateway.threads import Threads
+from orchestrator.gateway.threads import Questions
 
 _CHUNK_BYTES = 256 << 10
 SEND_S = 60.0  # a client that takes nothing for so long is cut off
@@ -96,7 +97,7 @@ class FileAnswer(Response):
     """Answers GET and HEAD with a file. Raises ProblemError before anything is sent."""
 
     def __init__(
-        self, file: BinaryIO, facts: FileFacts, headers: Mapping[str, str], asked: Conditions, readers: Threads
+        self, file: BinaryIO, facts: FileFacts, headers: Mapping[str, str], asked: Conditions, readers: Questions
     ) -> None:
         super().__init__(headers={**facts.headers(), **headers})
         self._file = file
@@ -105,7 +106,7 @@ class FileAnswer(Response):
         self._readers = readers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._file:
+        try:
             if self._facts.is_known(self._asked):
                 await Response(status_code=304, headers=self._facts.headers())(scope, receive, send)
                 return
@@ -116,7 +117,10 @@ class FileAnswer(Response):
             self.headers["content-length"] = str(end - start)
             status = 206 if part else 200
             await send({"type": "http.response.start", "status": status, "headers": self.raw_headers})
-            await self._send(send, start, start if scope["method"] == "HEAD" else end)
+            end = start if scope["method"] == "HEAD" else end
+            await first_of(self._send(send, start, end), disconnected(receive))
+        finally:
+            self._readers.begin(self._file.close)  # it waits for a read that hangs
 
     async def _send(self, send: Send, start: int, end: int) -> None:
         await self._readers.run(self._file.seek, start)

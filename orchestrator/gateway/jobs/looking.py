@@ -6,11 +6,11 @@ from orchestrator.contract.settings import Settings
 from orchestrator.gateway.context import GatewayContext
 from orchestrator.gateway.jobs.events import JobEvent, Look
 from orchestrator.gateway.jobs.views import JobProgress, JobView
-from orchestrator.gateway.threads import Threads
+from orchestrator.gateway.threads import Questions
 from orchestrator.jobs.follow import Follower, JobSnapshot, describe, to_json
 
 
-def look_at(context: GatewayContext, threads: Threads, job: str) -> Look:
+def look_at(context: GatewayContext, threads: Questions, job: str) -> Look:
     """What looks at a job again and again. The first look raises NotFoundError where there is no such job."""
     follower: Follower | None = None
 

@@ -20,7 +20,7 @@ from orchestrator.gateway.jobs.views import (
     ModelView,
     Unreadable,
 )
-from orchestrator.gateway.threads import READERS, Threads
+from orchestrator.gateway.threads import Calls
 from orchestrator.jobs.removal import check_alias_unused
 
 Name = Annotated[str, Path(max_length=200)]
@@ -44,7 +44,7 @@ class ModelCalls:
     def __init__(self, context: GatewayContext) -> None:
         self._settings = context.settings
         self._store = context.models
-        self._readers = Threads("models", READERS)
+        self._readers = Calls("the home's disk or the server")
 
     async def list_models(self, limit: Limit = 100, cursor: Cursor = None) -> ModelsView:
         return await self._readers.run(self._page, limit, cursor)

@@ -11,7 +11,7 @@ from orchestrator.gateway.documented import problems
 from orchestrator.gateway.jobs.files import Conditions, FileAnswer, FileFacts
 from orchestrator.gateway.jobs.routes import Cursor, Limit
 from orchestrator.gateway.jobs.views import ErrorsView, RowsView, RowView
-from orchestrator.gateway.threads import READERS, SCANNERS, Threads
+from orchestrator.gateway.threads import SCANNERS, Calls, Questions
 from orchestrator.jobs.results import Published, find_published
 from orchestrator.jobs.row_pages import RowQuery, RowsPage, open_manifest, read_page
 
@@ -42,8 +42,9 @@ class ResultCalls:
 
     def __init__(self, context: GatewayContext) -> None:
         self._settings = context.settings
-        self._readers = Threads("results", READERS)
-        self._scanners = Threads("rows", SCANNERS)
+        self._readers = Calls("the disk of the results")
+        self._scanners = Calls("the disk of the results", SCANNERS)
+        self._files = Questions("the disk of the results")
 
     async def manifest(
         self,
@@ -54,7 +55,7 @@ class ResultCalls:
     ) -> Response:
         """Ranges, `ETag`, `If-None-Match` and `If-Range` work as for any file."""
         file, facts, headers = await self._readers.run(self._open, job)
-        return FileAnswer(file, facts, headers, Conditions(wanted, if_range, if_none_match), self._readers)
+        return FileAnswer(file, facts, headers, Conditions(wanted, if_range, if_none_match), self._files)
 
     async def summary(self, job: str) -> dict[str, Any]:
         """What stands in the summary beside the manifest."""

@@ -15,9 +15,9 @@ from orchestrator.gateway.documented import problems
 from orchestrator.gateway.jobs.bodies import JobBody
 from orchestrator.gateway.jobs.events import EventStream, JobWatches
 from orchestrator.gateway.jobs.looking import look_at
-from orchestrator.gateway.jobs.submissions import Submissions
+from orchestrator.gateway.jobs.submissions import LONGEST_S, Submissions
 from orchestrator.gateway.jobs.views import CancelView, JobsView, JobView, Submitted, Unreadable
-from orchestrator.gateway.threads import READERS, SUBMITTERS, Threads
+from orchestrator.gateway.threads import LONGEST_QUESTION_S, SUBMITTERS, Calls
 from orchestrator.jobs.follow import show_job
 from orchestrator.jobs.pages import JobIndex, JobQuery
 from orchestrator.jobs.roots import Roots
@@ -69,8 +69,8 @@ class JobCalls:
         self._context = context
         self._settings = context.settings
         self._index = JobIndex(context.settings)
-        self._readers = Threads("jobs", READERS)
-        self._submitters = Threads("submissions", SUBMITTERS)
+        self._readers = Calls("the home's disk or the server")
+        self._submitters = Calls("the disk of the source", SUBMITTERS, limit_s=LONGEST_S + LONGEST_QUESTION_S)
         roots, stopping = Roots.of(*context.options.roots), context.stopping.is_set
         self._submissions = Submissions(context.settings, roots, context.submitters, stopping)
         self._num_submitting = 0

@@ -6,22 +6,30 @@ import os
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from types import SimpleNamespace
 
 import httpx2
 import pytest
 
+from modeling.registry.store import ModelStore
 from orchestrator.contract.errors import UnavailableError
+from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.lines.answers import Answer
 from orchestrator.gateway import health as health_module
+from orchestrator.gateway.context import GatewayContext
 from orchestrator.gateway.health import Health
 from orchestrator.gateway.inference.infer import Inference
 from orchestrator.gateway.inference.targets import FIND_AGAIN_S, Targets
 from orchestrator.gateway.items import push as push_module
 from orchestrator.gateway.items import router as router_module
 from orchestrator.gateway.items.paths import checked_path
+from orchestrator.gateway.jobs import models as models_module
+from orchestrator.gateway.jobs import results as results_module
+from orchestrator.gateway.jobs import routes as routes_module
 from orchestrator.gateway.threads import Questions, QuestionsOfRoots
 from orchestrator.gateway.waiters import Waiters
+from orchestrator.jobs.pages import JobIndex
 from orchestrator.lines.request import make_request
 from tests.support.gateway import InProcessGateway, make_context
 from tests.support.line_worker import make_line
@@ -86,6 +94,25 @@ def test_inference_goes_on_with_the_model_as_it_was_found_last(tmp_path, models)
 
     assert targets.known("m", "") is None
     assert asyncio.run(find_and_open()) == (before, "the client of @m")
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/jobs/c1", "/v1/jobs/c1/events", "/v1/jobs/c1/rows", "/v1/models"])
+def test_polls_of_a_home_that_hangs_end_and_so_leave_room_for_pushes(tmp_path, monkeypatch, path):
+    hangs = threading.Event()
+    for module in (routes_module, results_module, models_module):
+        monkeypatch.setattr(module, "Calls", partial(Questions, limit_s=0.5))
+    for place in ((JobIndex, "page"), (JobFolder, "open"), (ModelStore, "list"), (GatewayContext, "jobs")):
+        monkeypatch.setattr(*place, lambda *_: hangs.wait(60))
+    app = InProcessGateway(make_context(tmp_path)).app
+
+    async def poll():
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://localhost") as client:
+            return await asyncio.gather(*(client.get(path) for _ in range(20)))
+
+    answers = asyncio.run(poll())
+    hangs.set()
+
+    assert ({answer.status_code for answer in answers}, app.num_requests) == ({503}, 0)
 
 
 def test_pushes_by_path_from_a_disk_that_hangs_are_refused_and_others_are_answered(tmp_path):

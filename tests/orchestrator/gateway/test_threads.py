@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.contract.errors import UnavailableError
 from orchestrator.gateway import threads
-from orchestrator.gateway.threads import Questions, QuestionsOfRoots
+from orchestrator.gateway.threads import MOST_CALLS, Calls, Questions, QuestionsOfRoots
 from tests.support.server import wait_until
 
 SILENT = "the disk has not answered within 0.5 s; try again later"
@@ -97,6 +97,20 @@ def test_questions_wait_for_one_of_the_threads_and_idle_threads_end(disk, monkey
     assert asyncio.run(ask()) == (2, ["a!", "b!", "c!", "d!"])
     wait_until(lambda: questions._num_threads == 0, what="the threads end")
     assert questions.wait("e", lambda: "e!") == "e!"
+
+
+def test_calls_of_one_kind_that_wait_are_bounded(disk):
+    calls = Calls("the disk", 1)
+    for _ in range(MOST_CALLS):
+        calls.begin(lambda: disk.answer("a"))
+
+    with pytest.raises(UnavailableError, match="100 questions to the disk wait already"):
+        asyncio.run(calls.run(disk.answer, "b"))
+    calls.begin(lambda: disk.answer("c"))  # left out
+    disk.back.set()
+
+    wait_until(lambda: not calls._pending, what="the disk has answered")
+    assert disk.asked == ["a"] * MOST_CALLS
 
 
 def test_a_disk_that_hangs_keeps_no_process_from_ending():

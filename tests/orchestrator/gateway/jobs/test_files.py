@@ -5,19 +5,42 @@ import contextlib
 import io
 import itertools
 import os
+import threading
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
+from orchestrator.contract.errors import UnavailableError
 from orchestrator.gateway.jobs.files import Conditions, FileAnswer, FileFacts, Part, parse_range
 from orchestrator.gateway.problems import ProblemError
-from orchestrator.gateway.threads import Threads
+from orchestrator.gateway.threads import Questions
+from tests.support.server import wait_until
 
 DATA = bytes(range(256)) * 2000  # more than one chunk
 FACTS = FileFacts(len(DATA), "v1", "Sun, 29 Nov 2026 05:00:00 GMT")
-READERS = Threads("test", 1)
+READERS = Questions("the disk", 1)
+
+
+async def stay():
+    """A client that does not hang up."""
+    await asyncio.Event().wait()
+
+
+class File(io.BytesIO):
+    """A file whose disk hangs until `back` is set, where `hangs` is set. num_reads: of it."""
+
+    def __init__(self, *, hangs: bool = False) -> None:
+        super().__init__(DATA)
+        self.back, self.num_reads = threading.Event(), 0
+        if not hangs:
+            self.back.set()
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.num_reads += 1
+        self.back.wait(60)
+        return super().read(size)
 
 
 def ask(method: str = "GET", **conditions: str) -> tuple[int, Headers, bytes]:
@@ -28,7 +51,7 @@ def ask(method: str = "GET", **conditions: str) -> tuple[int, Headers, bytes]:
         sent.append(message)
 
     answer = FileAnswer(io.BytesIO(DATA), FACTS, {"content-type": "text/csv"}, Conditions(**conditions), READERS)
-    asyncio.run(answer({"type": "http", "method": method, "headers": []}, None, send))
+    asyncio.run(answer({"type": "http", "method": method, "headers": []}, stay, send))
     body = b"".join(message.get("body", b"") for message in sent[1:])
     return sent[0]["status"], Headers(raw=sent[0]["headers"]), body
 
@@ -113,6 +136,44 @@ def test_parts_joined_are_the_file():
 
     assert b"".join(parts) == DATA
     assert parse_range("bytes=1-69999", len(DATA)) == Part(1, 70_000)
+
+
+def test_a_file_is_not_read_on_for_a_client_that_has_gone():
+    async def download():
+        gone, file = asyncio.Event(), File()
+
+        async def receive():
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message):
+            if "body" in message:
+                gone.set()
+                await stay()
+
+        answer = FileAnswer(file, FACTS, {}, Conditions(), READERS)
+        async with asyncio.timeout(60):
+            await answer({"type": "http", "method": "GET", "headers": []}, receive, send)
+        return file
+
+    file = asyncio.run(download())
+
+    assert file.num_reads == 1
+    wait_until(lambda: file.closed, what="the file is closed")
+
+
+def test_a_disk_that_hangs_ends_a_download_and_keeps_nothing_else_waiting():
+    sent, file = [], File(hangs=True)
+
+    async def send(message):
+        sent.append(message)
+
+    answer = FileAnswer(file, FACTS, {}, Conditions(), Questions("the disk", 1, limit_s=0.5))
+    with pytest.raises(UnavailableError, match="the disk has not answered"):
+        asyncio.run(answer({"type": "http", "method": "GET", "headers": []}, stay, send))
+    file.back.set()
+
+    assert [message["type"] for message in sent] == ["http.response.start"]
 
 
 def test_the_facts_are_those_of_the_system(tmp_path):
