@@ -271,18 +271,16 @@ class Scheduler:
         """The most urgent requests of the line whose turn it is, as many as one stream should take now."""
         while (line := self._choose("decoded")) is not None:
             heap = self._queues[line].decoded
-            first = self._pop_in_time(heap, late)
-            if first is None:
+            if not self._drop_untimely(heap, late):
                 continue
+            first = heapq.heappop(heap)[2]
             model = model_now(first)
             most = min(self._share_of_stream(model, 1 + len(heap)), self.largest_batch(line, model))
             while most > 1 and not in_time(first, model, most, self._clock()):
                 most = model.largest_up_to(most - 1)
             requests = [first]
-            while len(requests) < most and heap and model_now(heap[0][2]) is model:
-                if (following := self._pop_in_time(heap, late)) is None:
-                    break
-                requests.append(following)
+            while len(requests) < most and self._drop_untimely(heap, late) and model_now(heap[0][2]) is model:
+                requests.append(heapq.heappop(heap)[2])
             return Batch(line, model, requests, all_cores=self._is_only(len(requests)))
         return None
 
@@ -296,17 +294,21 @@ class Scheduler:
     def _is_only(self, num_images: int) -> bool:
         return num_images == 1 and not self._predicting and self._num_held() == 1
 
-    def _pop_in_time(self, heap: list[tuple[float, int, Request]], late: list[tuple[Request, Cause]]) -> Request | None:
-        """The most urgent request that a batch of its own would have ready in time."""
+    def _drop_untimely(self, heap: list[tuple[float, int, Request]], late: list[tuple[Request, Cause]]) -> bool:
+        """Drop what is gone or late, until the most urgent request would be ready in time in a batch of its own.
+
+        Returns False where none is left.
+        """
         while heap:
-            _, _, request = heapq.heappop(heap)
+            request = heap[0][2]
+            if not request.gone and in_time(request, model_now(request), 1, self._clock()):
+                return True
+            heapq.heappop(heap)
             if request.gone:
                 self._end(request)
-            elif in_time(request, model_now(request), 1, self._clock()):
-                return request
             else:
                 late.append((request, "device"))
-        return None
+        return False
 
     def _end(self, request: Request) -> None:
         self._queues[request.line].num_held -= 1

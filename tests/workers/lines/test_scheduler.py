@@ -231,6 +231,21 @@ def test_the_smaller_model_has_batches_of_its_own(desk):
     assert [(batch.model.name, len(batch.requests)) for batch in batches] == [("m@1", 1), ("small@1", 2)]
 
 
+def test_a_batch_has_one_model_also_where_a_request_between_two_of_them_is_gone(desk):
+    post = desk.line("post")
+    post.degraded = LineModel("small@1", FakePredictor())
+    desk.push(post, "a", due=1.0)
+    (between,) = desk.push(post, "gone", due=2.0)
+    desk.push(post, "b", due=3.0, degraded=True)
+    desk.decode()
+    between.gone = True
+
+    batches = [desk.scheduler.next_batch() for _ in range(2)]
+
+    keys = [(batch.model.name, [request.key for request in batch.requests]) for batch in batches]
+    assert keys == [("m@1", ["a"]), ("small@1", ["b"])]
+
+
 def test_a_worker_holds_no_more_than_it_begins_soon(desk):
     post = desk.line("post")
     room = desk.scheduler.room(post)
