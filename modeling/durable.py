@@ -150,13 +150,11 @@ def link_once(temporary: Path, path: Path) -> bool:
     try:
         os.link(temporary, path)
     except FileExistsError:
-        # NFS may lose the answer to a link that was made, and ask again.
-        if not path.exists() or not temporary.samefile(path):
+        if not _is_linked(temporary, path):
             return False
     except OSError as err:
         if err.errno not in _NO_HARD_LINKS:
-            # Likewise; the link count knows (open(2), O_EXCL).
-            if temporary.stat().st_nlink != 2:
+            if not _is_linked(temporary, path):
                 raise
         elif path.exists():
             return False
@@ -164,6 +162,14 @@ def link_once(temporary: Path, path: Path) -> bool:
             temporary.rename(path)
     sync(path.parent)
     return True
+
+
+def _is_linked(temporary: Path, path: Path) -> bool:
+    """Whether a link that failed was made all the same: NFS may lose the answer, and ask again.
+
+    A link count does not say it: somebody else may have linked the file before.
+    """
+    return path.exists() and temporary.samefile(path)
 
 
 # Folders

@@ -165,6 +165,21 @@ def test_a_link_whose_answer_was_lost_counts(tmp_path, monkeypatch, code):
     assert path.read_text() == "data"
 
 
+def test_a_link_that_failed_is_told_also_of_a_file_that_has_another_name(tmp_path, monkeypatch):
+    temporary, path = tmp_path / "temporary", tmp_path / "file"
+    temporary.write_text("data")
+    (tmp_path / "another name").hardlink_to(temporary)
+
+    def link(source, target):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "link", link)
+
+    with pytest.raises(OSError, match="No space left"):
+        link_once(temporary, path)
+    assert not path.exists()
+
+
 def test_a_rename_whose_answer_was_lost_counts_and_no_other(tmp_path, monkeypatch):
     rename = Path.rename
 
