@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -112,12 +112,15 @@ def _check(settings: "Settings", line: str | None, model: str | None) -> str:
 
 @contextlib.contextmanager
 def _stopped_by_signals(runner: "Runner") -> Iterator[None]:
+    """The first signal stops; the second ends the process as a kill does, also where its threads wait for a disk."""
+    signals = (signal.SIGTERM, signal.SIGINT)
+
     def stop(number: int, frame: FrameType | None) -> None:
+        for each in signals:
+            signal.signal(each, signal.SIG_DFL)
         runner.stop()
 
-    before: list[tuple[signal.Signals, Any]] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        before.append((number, signal.signal(number, stop)))
+    before = [(number, signal.signal(number, stop)) for number in signals]
     try:
         yield
     finally:

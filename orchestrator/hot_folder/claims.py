@@ -90,12 +90,14 @@ class Claim:
 
     def give_back(self, name: str) -> None:
         """Move it to `in/` again, where it is looked at anew: it was changed meanwhile."""
-        for candidate in candidates(name, self.tag):
-            target = self.folder.incoming / candidate
-            if not _is_there(target):
-                with contextlib.suppress(FileNotFoundError):
-                    (self.data / name).rename(target)
+        source = self.data / name
+        for target in self._places_in(name):
+            if _move(source, target) or not _is_there(source):
                 return
+
+    def _places_in(self, name: str) -> list[Path]:
+        """Where a file may go in `in/`."""
+        return [self.folder.incoming / candidate for candidate in candidates(name, self.tag)]
 
     def end(self, name: str, ending: Ending) -> Path | None:
         """Give a file its result, and move both to where they belong; the file's new place.
@@ -123,7 +125,14 @@ class Claim:
         return None
 
     def finish_moves(self) -> list[tuple[Path, dict[str, Any]]]:
-        """Carry out the results that were written before a kill; each file's place, and its facts."""
+        """Carry out what was begun before a kill: the results that were written; each file's place, and its facts.
+
+        A file that was being given back, and is in `in/` already, is so no longer here.
+        """
+        for name in self.names():
+            source = self.data / name
+            if any(_is_same(source, target) for target in self._places_in(name)):
+                source.unlink(missing_ok=True)
         moved = []
         for result in self._results():
             with contextlib.suppress(FileNotFoundError):

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ Part = Literal["in", "working", "done", "error"]
 PARTS: tuple[Part, ...] = get_args(Part)
 MARKER = ".hotfolder.json"  # in the folder and in each of its parts: hidden, so no scan takes it
 LONGEST_NAME = 255  # bytes of a file's name, on every usual file system
+_EDGES = re.compile(r"^(?: +|\.)|[ .]+$")  # what hides a folder, or what some systems leave out of its name
 LONGEST_SUFFIX = 30  # of what is put behind a name: `.manifest.csv`
 
 
@@ -136,7 +138,5 @@ def _cut(name: str, tag: str) -> str:
 def bin_folder(bin_: str) -> str:
     """The name of a bin's or a label's folder: one part of a path, which is not hidden and leads nowhere else."""
     text = "".join(f"%{ord(char):02x}" if char in '/\\:*?"<>|%' or not char.isprintable() else char for char in bin_)
-    text = text.strip().rstrip(".")
-    if text.startswith(".") or not text:
-        text = "_" + text
+    text = _EDGES.sub(lambda edge: "".join(f"%{ord(char):02x}" for char in edge[0]), text) or "_"
     return text.encode()[: LONGEST_NAME - LONGEST_SUFFIX].decode(errors="ignore")

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import stat
 import threading
 import time
 from collections import deque
@@ -72,15 +73,15 @@ class Runner:
         self._in_hand: dict[str, Claim] = {}
         self._orphans: set[str] = set()  # claims whose owner had no record at the last look
         self._lock = threading.Lock()
-        self._num_stops = 0  # a plain number: a handler of signals may take no lock
+        self._stopping = False  # a plain value: a handler of signals may take no lock
         self._wakes: SimpleQueue[None] = SimpleQueue()
         self.counts = Counts()
         self.pusher: Pusher | None = None
         self.jobs: Jobs | None = None  # set before `run`
 
     def stop(self) -> None:
-        """Take nothing more, and end when what is in work is done, or after a while; twice: at once."""
-        self._num_stops += 1
+        """Take nothing more, and end when what is in work is done, or after a while."""
+        self._stopping = True
         self.wake()
 
     def wake(self) -> None:
@@ -110,7 +111,7 @@ class Runner:
         """Work until `stop`; once: until nothing is left in `in/`."""
         with PeriodicCall(self._owner.heartbeat, HEARTBEAT_S, "hot-folder-owner"):
             next_poll = next_recover = 0.0
-            while not self._num_stops:
+            while not self._stopping:
                 now = time.monotonic()
                 if now >= next_recover:
                     self._try_to_recover()
@@ -124,8 +125,9 @@ class Runner:
                 self._collect(min(next_poll, next_recover) - time.monotonic())
             self._drain()
         self._forget_ended()
-        self._forget_dead(self._owner.adopted(), self._claims())
-        self._owner.leave(claims_left=bool(self._in_hand))
+        with contextlib.suppress(OSError):  # else the next start does it
+            self._forget_dead(self._owner.adopted(), self._claims())
+            self._owner.leave(claims_left=bool(self._in_hand))
 
     @property
     def claims_left(self) -> int:
@@ -147,9 +149,9 @@ class Runner:
 
     def _take(self) -> None:
         """Go on with what was left, then claim what is ready, as much as can be worked on."""
-        while self._left and self._has_room(self._left[0].kind) and not self._num_stops:
+        while self._left and self._has_room(self._left[0].kind) and not self._stopping:
             self._work_on(self._left.popleft())
-        while self._backlog and not self._num_stops:
+        while self._backlog and not self._stopping:
             kind = self._backlog[0].kind
             if not self._has_room(kind):
                 return
@@ -241,7 +243,7 @@ class Runner:
         until = time.monotonic() + STOP_S
         if self.jobs is not None:
             self.jobs.stop()
-        while self._is_working and self._num_stops < 2 and time.monotonic() < until:
+        while self._is_working and time.monotonic() < until:
             self._wait(min(0.5, until - time.monotonic()))
         if self.pusher is not None:
             self.pusher.close()
@@ -293,7 +295,7 @@ class Runner:
 
     def _claims(self) -> list[Claim]:
         """All claims in `working/`, of whomever."""
-        return [Claim(self._folder, path.name) for path in self._folder.working.glob("*-*.*") if path.is_dir()]
+        return [Claim(self._folder, path.name) for path in self._folder.working.glob("*-*.*") if _may_be_folder(path)]
 
     def _forget_dead(self, dead: set[str], claims: list[Claim]) -> None:
         for owner in dead - {claim.owner for claim in claims}:
@@ -323,3 +325,13 @@ class Runner:
 
     def _is_idle(self) -> bool:
         return not (self._backlog or self._in_hand or self._watcher.num_waiting)
+
+
+def _may_be_folder(path: Path) -> bool:
+    """Whether a claim may be there: also where it cannot be seen now, such as behind a stale handle."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True

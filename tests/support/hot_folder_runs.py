@@ -48,7 +48,7 @@ def make_runner(scans, said, *, client=None, submit=None, settings=None, by_bin=
 
 def run_to_the_end(runner, *, once=True):
     """Until it stops, or nothing is left in `in/`; one that never ends is stopped."""
-    stopper = threading.Timer(60, lambda: [runner.stop(), runner.stop()])
+    stopper = threading.Timer(60, runner.stop)
     stopper.start()
     runner.run(once=once)
     stopper.cancel()

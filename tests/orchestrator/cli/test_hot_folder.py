@@ -1,5 +1,9 @@
 """`pigeonhole hotfolder` and `pigeonhole telegrams` without a server: what they refuse."""
 
+import signal
+import subprocess
+import sys
+
 import pytest
 
 from tests.support.invoke import invoke
@@ -44,3 +48,28 @@ def test_telegrams_that_cannot_be_served_are_refused(arguments, code, why):
 
     assert done.exit_code == code, done.stderr
     assert why in done.stderr
+
+
+def test_a_second_signal_ends_a_hot_folder_whose_threads_wait_for_a_disk():
+    code = (
+        "import threading\n"
+        "from types import SimpleNamespace\n"
+        "from orchestrator.cli.hot_folder import _stopped_by_signals\n"
+        "def stop():\n"
+        "    print('stops', flush=True)\n"
+        "with _stopped_by_signals(SimpleNamespace(stop=stop)):\n"
+        "    thread = threading.Thread(target=threading.Event().wait)\n"
+        "    thread.start()\n"
+        "    print('waits', flush=True)\n"
+        "    thread.join()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "waits\n"
+            process.send_signal(signal.SIGTERM)
+            assert process.stdout.readline() == "stops\n"
+            process.send_signal(signal.SIGINT)
+
+            assert process.wait(60) == -signal.SIGINT
+        finally:
+            process.kill()

@@ -178,6 +178,41 @@ def test_a_file_that_was_changed_goes_back(scans):
     assert claim.close()
 
 
+def test_a_file_that_goes_back_replaces_none_that_comes_at_the_same_moment(scans, monkeypatch):
+    claim = make_claim(scans, "a.jpg")
+
+    def drop_first(original):
+        def call(*arguments, **options):
+            if not (scans.path / "in" / "a.jpg").exists():
+                (scans.path / "in" / "a.jpg").write_bytes(b"meanwhile")
+            return original(*arguments, **options)
+
+        return call
+
+    for name in ("link", "rename"):
+        monkeypatch.setattr(os, name, drop_first(getattr(os, name)))
+    claim.give_back("a.jpg")
+
+    assert (scans.path / "in" / "a.jpg").read_bytes() == b"meanwhile"
+    assert (scans.path / "in" / "a.6a-1.jpg").read_bytes() == b"a.jpg"
+    assert claim.names() == []
+
+
+def test_a_file_that_was_going_back_when_its_process_was_killed_is_in_one_place(tmp_path, monkeypatch):
+    number, was_killed = 0, True
+    while was_killed:
+        number += 1
+        scans = Scans(tmp_path / str(number))
+        open_hot_folder(scans.path)
+        claim = make_claim(scans, "a.jpg")
+        was_killed = killed_before(monkeypatch, number, lambda claim=claim: claim.give_back("a.jpg"))
+        again = Claim(claim.folder, claim.name)
+
+        assert again.finish_moves() == []
+        assert again.names() + scans.names("in") == ["a.jpg"], number
+    assert number > 2
+
+
 def test_a_file_that_goes_back_replaces_none_that_cannot_be_seen_now(scans, monkeypatch):
     claim = make_claim(scans, "a.jpg")
     scans.drop("a.jpg", b"meanwhile")

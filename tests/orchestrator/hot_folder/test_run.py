@@ -72,11 +72,12 @@ def test_what_a_killed_process_left_is_finished_under_the_same_name(scans, clien
     assert scans.hidden("working") == []
 
 
-def test_a_stop_leaves_what_is_unanswered_for_the_next_start(scans, said):
+def test_a_stop_leaves_what_is_unanswered_for_the_next_start(scans, said, monkeypatch):
+    monkeypatch.setattr(run, "STOP_S", 0.0)
+
     class Silent(FakeClient):
         def submit(self, image, item, *, deadline):
             self.items.append(item)
-            runner.stop()
             runner.stop()
             return Future()
 
@@ -165,11 +166,11 @@ def test_a_result_that_cannot_be_carried_out_after_a_kill_is_tried_again_and_hol
     assert any("Input/output error" in text for text in said)
 
 
-def test_a_second_stop_does_not_wait_for_a_submission(scans, said):
+def test_a_stop_does_not_wait_for_a_submission_that_hangs(scans, said, monkeypatch):
+    monkeypatch.setattr(run, "STOP_S", 0.0)
     asked, let = threading.Event(), threading.Event()
 
     def submit(spec):
-        runner.stop()
         runner.stop()
         asked.set()
         let.wait(60)
@@ -298,3 +299,36 @@ def test_a_claim_whose_handle_stays_stale_is_told_once_and_holds_up_no_other(sca
     assert (scans.path / "done" / "a.jpg").is_file()
     assert client.items.count("a.jpg@6a2b-7") == 1
     assert scans.names("working") == scans.hidden("working") == []
+
+
+def test_a_claim_that_cannot_be_seen_now_stops_no_recovery_of_others_and_no_end(scans, client, said, monkeypatch):
+    folder = open_hot_folder(scans.path)
+    for number in (7, 8):
+        (Claim.make(folder, "6a2b", number, "image").data / f"{number}.jpg").write_bytes(b"x")
+    runner = make_runner(scans, said, client=client)
+    client.before = lambda item: runner.stop()
+    with monkeypatch.context() as patch:
+        stale = Stale(patch, folder.working, lambda _, call: call.partition(" ")[2].startswith("6a2b-7"))
+        run_to_the_end(runner, once=False)
+
+    assert "stat 6a2b-7.image" in stale.struck
+    assert client.items == ["8.jpg@6a2b-8"]
+    assert "working/6a2b-7.image cannot be used: Stale file handle; it is tried again" in said
+    assert scans.names("done") == ["8.jpg", "8.jpg.json"]
+
+    run_to_the_end(make_runner(scans, said, client=client))
+    assert scans.names("working") == scans.hidden("working") == []
+
+
+def test_a_stop_ends_also_where_working_cannot_be_read(scans, client, said, monkeypatch):
+    runner = make_runner(scans, said, client=client)
+
+    def refuse(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(runner, "_claims", refuse)
+    scans.drop("a.jpg", b"x")
+    run_to_the_end(runner)
+
+    assert scans.names("done") == ["a.jpg", "a.jpg.json"]
+    assert "working cannot be used: Input/output error" in said[0]
