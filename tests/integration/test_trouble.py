@@ -92,6 +92,7 @@ def test_what_a_job_waits_for_holds_up_no_other_and_memory_of_other_models_is_gi
     context.models.error = err
     handle({"version": 1, "job": folder.job})
     enter_job(other, ledger)
+    ledger.turns.end(ledger.turns.take(other.job, "w1", 5.0), "w1", 60.0, 1)  # it has had its share
 
     context.models.error = None
     handle({"version": 1, "job": folder.job})
