@@ -170,7 +170,7 @@ class Ledger:
 
         `starving` is returned at most once in `starving_s` seconds, for a job with shards to claim and no worker.
         """
-        return cast(Need, self._run("needs", [self._job(job)], [_ms(starving_s), run])[0])
+        return cast(Need, self._run("needs", [self._job(job)], [_ms(starving_s), run]))
 
     def needs(self, runs: Mapping[str, int], starving_s: float) -> dict[str, Need | Exception]:
         """As `need`, for many jobs and their runs in one request; the error of a job whose record is none of ours."""
@@ -183,7 +183,7 @@ class Ledger:
         for answer in answers:
             if isinstance(answer, SERVER_ERRORS):
                 raise anew(answer)
-        return {job: a if isinstance(a, Exception) else a[0] for job, a in zip(runs, answers, strict=True)}
+        return dict(zip(runs, answers, strict=True))
 
     def job_of_submission(self, key: str) -> str | None:
         value = cast(str | None, self.client.get(self._submission(key)))
