@@ -214,4 +214,4 @@ class WorkersProcess:
             started = time.monotonic()
             sweep(self._fleet.settings, self._ledger, self._ring)
             self.noted.sweeps.append(time.monotonic() - started)
-            self._ledger.live_workers.end_sweep(self.noted.sweeps[-1])
+            self._ledger.live_workers.end_sweep(name, self.noted.sweeps[-1])

@@ -142,7 +142,7 @@ class MaintenanceThreads:
         if self._ledger.live_workers.take_sweep(self._worker):
             started = time.monotonic()
             sweep(get_settings(), self._ledger, self._ring)
-            self._ledger.live_workers.end_sweep(time.monotonic() - started)
+            self._ledger.live_workers.end_sweep(self._worker, time.monotonic() - started)
 
     def _ring(self, queue: str, job: str) -> None:
         logger.info("job %s has work and no worker; ringing on %s", job, queue)

@@ -138,15 +138,20 @@ def test_one_worker_at_a_time_sweeps(ledger):
     assert 0 < kept_ms <= 1000 * SWEEP_S
 
 
-def test_the_next_sweep_comes_after_a_pause_as_long_as_the_last_one(ledger):
-    pauses_ms = []
-    for seconds in (0.01, 60.0):
-        ledger.live_workers.take_sweep("w1")
-        ledger.live_workers.end_sweep(seconds)
-        pauses_ms.append(ledger.client.pttl(SWEEPER_KEY))
+@pytest.mark.parametrize(("seconds", "pause_s"), [(0.01, SWEEP_PAUSE_S), (SWEEP_S / 2, SWEEP_S / 2), (300.0, SWEEP_S)])
+def test_the_next_sweep_comes_after_a_pause_as_long_as_the_last_one_within_bounds(ledger, seconds, pause_s):
+    ledger.live_workers.take_sweep("w1")
+    ledger.live_workers.end_sweep("w1", seconds)
 
-    assert 0 < pauses_ms[0] <= 1000 * SWEEP_PAUSE_S
-    assert 30_000 < pauses_ms[1] <= 60_000
+    assert 500 * pause_s < ledger.client.pttl(SWEEPER_KEY) <= 1000 * pause_s
+
+
+def test_a_worker_that_was_frozen_in_its_sweep_does_not_end_that_of_another(ledger):
+    ledger.live_workers.take_sweep("w2")
+
+    ledger.live_workers.end_sweep("w1", 0.01)
+
+    assert ledger.client.pttl(SWEEPER_KEY) > 1000 * SWEEP_PAUSE_S
 
 
 def test_a_job_whose_worker_died_is_rung_for_by_busy_workers_without_waiting_for_it_to_starve(swept, folder, ledger):

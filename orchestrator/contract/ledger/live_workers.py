@@ -172,9 +172,13 @@ class LiveWorkers:
         """Go on with a sweep of many jobs."""
         self._client.pexpire(SWEEPER_KEY, round(SWEEP_S * 1000))
 
-    def end_sweep(self, seconds: float) -> None:
-        """Let any worker sweep again after a pause as long as this sweep was: sweeps take half of the time at most."""
-        self._client.pexpire(SWEEPER_KEY, round(max(SWEEP_PAUSE_S, seconds) * 1000))
+    def end_sweep(self, worker: str, seconds: float) -> None:
+        """Let any worker sweep again after a pause as long as this sweep was, `SWEEP_S` at most.
+
+        A worker that was frozen meanwhile says nothing about the sweep of the next one.
+        """
+        if self._client.get(SWEEPER_KEY) == worker:
+            self._client.pexpire(SWEEPER_KEY, round(min(max(SWEEP_PAUSE_S, seconds), SWEEP_S) * 1000))
 
     def _now(self) -> float:
         """Seconds since 1970 by the server's clock: the clocks of the workers' machines differ."""
