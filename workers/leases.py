@@ -63,7 +63,7 @@ class Leases:
             self.num_claimed += 1
 
     def drop(self, claim: Claim) -> None:
-        """Stop renewing `claim`: it is committed."""
+        """Stop renewing `claim`: it is committed or lost."""
         with self._lock:
             if self._claims.get(claim.shard) == claim:  # it may have been lost, and claimed again
                 del self._claims[claim.shard]
@@ -105,6 +105,9 @@ class Leases:
         claims = self.held()
         self.state, lost = self._context.ledger.renew(self._job, claims, self._context.settings.lease_s)
         self.lost |= lost
+        for claim in claims:
+            if claim.shard in lost:
+                self.drop(claim)
         if lost and self.state != "unknown":
             logger.warning(
                 "job %s: the lease of shards %s ran out; another worker may have them", self._job, sorted(lost)
