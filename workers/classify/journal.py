@@ -40,9 +40,8 @@ class Evidence:
 
     A process that dies by a signal of its own doing (SIGSEGV, SIGABRT, SIGBUS, SIGFPE, SIGILL) writes that into its
     journal: a crash. Any other death, SIGKILL, a power cut or a crash of a thread that serves lines, may have come from
-    outside. It counts only where the
-    same process had tried other images alone before, and they passed; for a batch, where its own images had passed.
-    It is forgotten when the trial passes later.
+    outside. It counts only where the same process had tried other images alone before, and they passed; for a batch,
+    where its own images had passed. It is forgotten when the trial passes later.
 
     crashes: how often each trial was the last. kills: other deaths that count. deaths: all of them. slow: images.
     """

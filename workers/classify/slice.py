@@ -109,7 +109,6 @@ class ClassifySlice:
         self._request = request
         self._leases = leases
         self._clock = DecodeClock(context, request.job, folder.journals, leases)
-        leases.on_tick = self._clock.look
         self._source = JobSource(context, folder, request)
         self._watch = SourceWatch(self._source, leases, context.settings.stall_s)
         leases.on_tick = self._look

@@ -27,14 +27,15 @@ _PATHS_AT_ONCE = 4096
 
 
 class ListingFacts(Versioned):
-    """The facts of a complete listing."""
+    """The facts of a complete listing.
+
+    skipped: files that were left out, by reason: hidden, `.txt`, ...; some dozens of reasons at most.
+    """
 
     num_images: int
     num_shards: int
     sha256: str
-    skipped: Mapping[
-        str, int
-    ]  # files that were left out, by reason: hidden, `.txt`, ...; some dozens of reasons at most
+    skipped: Mapping[str, int]
 
 
 class SourceFacts(Versioned):
