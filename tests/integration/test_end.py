@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -160,6 +161,57 @@ def test_an_output_that_appeared_meanwhile_fails_the_job_and_stays(make, context
     assert end(folder)["state"] == "failed"
     assert end(folder)["error"] == f"{outbox}/out.csv appeared while the job ran; it was left as it is"
     assert (ledger.record(folder.job).state, (outbox / "out.csv").read_text()) == ("failed", "precious")
+
+
+@pytest.fixture
+def second(context):
+    """Another worker; both take doorbells."""
+    for worker in ("w1", "w2"):
+        context.ledger.live_workers.heartbeat(worker, {"queues": "classify,finalize"})
+    return replace(context, worker="w2")
+
+
+@pytest.mark.parametrize("limit", [None, MaxFailures(count=1)])
+def test_an_output_that_one_worker_cannot_write_is_left_to_the_others(
+    make, context, second, ledger, bells, outbox, limit
+):
+    folder = make(max_failures=limit)
+    outbox.rmdir()  # is not mounted at the first worker
+
+    end_job(folder.job, context)
+    trouble = ledger.record(folder.job).trouble
+    outbox.mkdir()
+    end_job(folder.job, context)
+    left = (end(folder), names(outbox), list(bells.rung))
+    end_job(folder.job, second)
+
+    assert trouble.startswith(f"worker w1 cannot write {outbox}/out.csv")
+    assert trouble.endswith("; it is left to another")
+    assert left == (None, [], [("finalize", folder.job)])
+    assert (end(folder)["state"], len(names(outbox))) == ("failed" if limit else "partial", 3)
+
+
+def test_an_output_that_no_worker_can_write_fails_the_job(make, context, second, outbox):
+    folder = make()
+    outbox.rmdir()
+
+    end_job(folder.job, context)
+    first = end(folder)
+    end_job(folder.job, second)
+
+    assert (first, end(folder)["state"]) == (None, "failed")
+    assert end(folder)["error"].startswith(f"cannot write {outbox}/out.csv: No such file or directory")
+
+
+def test_an_output_that_no_other_worker_has_tried_for_a_while_fails_the_job(make, context, second, ledger, outbox):
+    folder = make()
+    outbox.rmdir()
+
+    end_job(folder.job, context)
+    ledger.client.hset(f"{{pigeonhole}}:job:{folder.job}:avoided", "end w1", 1)  # the while is over
+    end_job(folder.job, context)
+
+    assert end(folder)["state"] == "failed"
 
 
 def test_a_cancelled_job_publishes_nothing_and_keeps_its_counts(make, context, ledger, outbox):

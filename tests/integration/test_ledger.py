@@ -89,13 +89,14 @@ def test_a_job_that_was_never_entered_is_not_known(ledger):
         ledger.commit(Claim(JOB, 3, 1, 1), num_rows=1, num_failed=0), ledger.release(Claim(JOB, 3, 1, 1)),
         ledger.take_finalize_lease(JOB, "w1", 1), ledger.renew_finalize_lease(JOB, 1, 1), ledger.owner_of_output("/o"),
         ledger.job_of_submission("k"), ledger.pause(JOB, "why", by="storage"), ledger.unpause(JOB, by="storage"),
+        ledger.leave_end(JOB, 1, "w1", ["w2"]),
     ]  # fmt: skip
     ledger.report_progress(JOB, "{}")
     ledger.finish(JOB, "succeeded", output="/o")
 
     assert answers == [
         None, set(), "unknown", "unknown", "unknown", "rebuild", ("unknown", {3}), ("unknown", ""), False,
-        ("unknown", None), False, None, None, "unknown", "unknown",
+        ("unknown", None), False, None, None, "unknown", "unknown", False,
     ]  # fmt: skip
     assert keys(ledger) == []
 

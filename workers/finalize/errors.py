@@ -8,6 +8,7 @@ from modeling.errors import DISK_FULL, TROUBLE_OF_ERRNO
 from orchestrator.contract.access import explain_os_error
 from orchestrator.contract.errors import PigeonholeError
 
+_OF_THIS_MACHINE = {errno.ENOENT, errno.EROFS, errno.EACCES, errno.EPERM}
 TRANSIENT_ERRNOS = {*DISK_FULL, *TROUBLE_OF_ERRNO}
 
 
@@ -20,8 +21,8 @@ class TransientDiskError(Exception):
 
 
 def may_not_write(err: PublishError) -> bool:
-    """Whether this machine or user may not write there, where another may."""
-    return isinstance(err.__cause__, OSError) and err.__cause__.errno in (errno.EROFS, errno.EACCES, errno.EPERM)
+    """Whether this machine or user may not write there, or lacks the folder, where another may."""
+    return isinstance(err.__cause__, OSError) and err.__cause__.errno in _OF_THIS_MACHINE
 
 
 @contextlib.contextmanager

@@ -4,7 +4,9 @@ The worker that holds the job's finalize lease does it. Every step may be done t
 bytes, the same model version and the same outcome.
 """
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from modeling.errors import ModelingError, trouble_of
@@ -18,7 +20,7 @@ from orchestrator.contract.jobs.parts import part_path
 from orchestrator.contract.jobs.requests import AnyJobRequest, ClassifyRequest, EvaluateJobRequest, TrainJobRequest
 from orchestrator.contract.ledger.ledger import FINALIZE_LEASE_S
 from orchestrator.contract.ledger.record import JobRecord
-from orchestrator.contract.queues import CLASSIFY, TRAIN
+from orchestrator.contract.queues import CLASSIFY, FINALIZE, TRAIN
 from workers.context import WorkerContext
 from workers.finalize.errors import PublishError, TransientDiskError, may_not_write, publishing_to
 from workers.finalize.evaluation import publish_evaluation
@@ -52,7 +54,7 @@ def _find_outcome(folder: JobFolder, request: AnyJobRequest, context: WorkerCont
             if state != "cancelling":
                 return _publish(folder, request, record, lease, context)
             stopped = stopped_outcome(request, record, folder.run, fence)
-            return _keep_incomplete(folder, request, record, lease) or stopped
+            return _keep_incomplete(folder, request, record, lease, context) or stopped
     except FinalizeLeaseLostError:
         logger.info("job %s: another worker ends it", folder.job)
     except BadPartError as err:
@@ -81,13 +83,30 @@ def _publish(
     """Publish the job's result. A model that the store already has gets the same version again."""
     match request:
         case ClassifyRequest():
-            return _keep_incomplete(folder, request, record, lease) or _publish_rows(folder, request, record, lease)
+            kept = _keep_incomplete(folder, request, record, lease, context)
+            return kept or _publish_rows(folder, request, record, lease, context)
         case TrainJobRequest():
             version = _publish_model(folder, request, lease, context)
             return make_outcome("succeeded", record, folder.run, result=version.ref)
         case EvaluateJobRequest():
-            result = publish_evaluation(folder, request, lease)
+            with _left_to_others(folder.job, lease, context):
+                result = publish_evaluation(folder, request, lease)
             return make_outcome("succeeded", record, folder.run, result=path_to_text(str(result)))
+
+
+@contextlib.contextmanager
+def _left_to_others(job: str, lease: FinalizeLease, context: WorkerContext) -> Iterator[None]:
+    """Where this worker may not write the output, another may: then that one ends the job, and the lease is lost."""
+    try:
+        yield
+    except PublishError as err:
+        workers = context.ledger.live_workers.listeners(FINALIZE) if may_not_write(err) else []
+        ledger = context.recovering_ledger
+        if not (workers and ledger.leave_end(job, lease.fence, context.worker, workers)):
+            raise
+        ledger.report_trouble(job, f"worker {context.worker} {err}; it is left to another", worker=context.worker)
+        context.ring(FINALIZE, job)
+        raise FinalizeLeaseLostError from err
 
 
 def _publish_model(
@@ -107,7 +126,11 @@ def _publish_model(
 
 
 def _keep_incomplete(
-    folder: JobFolder, request: AnyJobRequest, record: JobRecord | None, lease: FinalizeLease
+    folder: JobFolder,
+    request: AnyJobRequest,
+    record: JobRecord | None,
+    lease: FinalizeLease,
+    context: WorkerContext,
 ) -> Outcome | None:
     """The outcome of a job with too many failures, after its rows were published as incomplete; None for others."""
     outcome = too_many_failures(folder, request, record)
@@ -115,17 +138,23 @@ def _keep_incomplete(
         return None
     assert outcome.error is not None
     try:
-        kept = publish_incomplete(folder, request, record, lease, outcome.error)
+        with _left_to_others(folder.job, lease, context):
+            kept = publish_incomplete(folder, request, record, lease, outcome.error)
     except PublishError as err:
         return outcome.model_copy(update={"error": f"{outcome.error}; what was found so far is not kept: {err}"})
     return outcome.model_copy(update={"incomplete": kept})
 
 
 def _publish_rows(
-    folder: JobFolder, request: ClassifyRequest, record: JobRecord | None, lease: FinalizeLease
+    folder: JobFolder,
+    request: ClassifyRequest,
+    record: JobRecord | None,
+    lease: FinalizeLease,
+    context: WorkerContext,
 ) -> Outcome:
     """Publish the manifest; the counts are those of its parts, not the ledger's."""
-    totals = publish_manifest(folder, request, record, lease)
+    with _left_to_others(folder.job, lease, context):
+        totals = publish_manifest(folder, request, record, lease)
     remove_incomplete(request)
     return Outcome(
         state="partial" if totals.num_failed else "succeeded",

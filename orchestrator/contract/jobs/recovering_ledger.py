@@ -143,6 +143,9 @@ class RecoveringLedger:
         """Keep the job's finalize lease, False where it is lost; a server that forgot the job has lost it."""
         return self._patience.call(lambda: self._ledger.renew_finalize_lease(job, fence, lease_s))
 
+    def leave_end(self, job: str, fence: int, worker: str, workers: Sequence[str]) -> bool:
+        return self._patience.call(lambda: self._ledger.leave_end(job, fence, worker, workers))
+
     def finish(self, job: str, state: State, *, run: int, output: str = "", error: str = "", result: str = "") -> bool:
         """As `Ledger.finish`; a job that the server forgot needs no entry."""
         return self._patience.call(

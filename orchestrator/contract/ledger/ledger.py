@@ -28,6 +28,7 @@ SUBMISSION_TTL_S = 7 * 24 * 3600  # how long an idempotency key stands for its j
 ENDED_TTL_S = 24 * 3600  # an ended job's facts are on the disk; the ledger remembers them for a day
 LISTER_LEASE_S = 30.0
 FINALIZE_LEASE_S = 30.0
+LEAVE_END_S = 60.0  # how long a worker that cannot write the output leaves the end of a job to others
 
 CommitResult = Literal["committed", "already", "stale", "unknown"]
 Need = Literal["claim", "starving", "end", "lister", "look", "held", "rebuild", "nothing"]
@@ -262,6 +263,13 @@ class Ledger:
     def renew_finalize_lease(self, job: str, fence: int, lease_s: float) -> bool:
         """Keep the job's finalize lease; False where it is lost."""
         return bool(self._run("renew_finalize_lease", [self._job(job)], [fence, _ms(lease_s)]))
+
+    def leave_end(self, job: str, fence: int, worker: str, workers: Iterable[str]) -> bool:
+        """Give the finalize lease up, since this worker cannot write the output; another of `workers` may.
+
+        False where each of them has tried, or this one has left the job to them before.
+        """
+        return bool(self._run("leave_end", [self._job(job)], [fence, worker, _ms(LEAVE_END_S), *workers]))
 
     def finish(
         self, job: str, state: State, *, run: int = 0, output: str = "", error: str = "", result: str = ""
