@@ -69,11 +69,10 @@ class Admissions:
 
     def push_again(self) -> None:
         """Everything that awaits its answer; first without the bytes, which the server may still have."""
-        waiting = self._pushes.waiting()
         with self._lock:
             self._queue.clear()
             self._later.clear()
-            for request in waiting:
+            for request in self._pushes.waiting():  # with the lock: else one that is put meanwhile would be cleared
                 if request is self._pushes.first(request.key) and not request.unsendable:
                     request.ask = request.ask or request.sent
                     request.sent = False
