@@ -1,5 +1,7 @@
 """What a line keeps, on a real server: counts, answers that move to files, images for review."""
 
+import errno
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -198,6 +200,28 @@ def test_where_an_item_went_is_told_before_and_after_its_answer_moved(registry, 
         0,
     ]
     assert (read_stats(store).discharged, read_stats(store).discharged_elsewhere) == (3, 2)
+
+
+def test_a_full_disk_counts_no_report_more_than_once(store, archive, monkeypatch):
+    for number in range(5):
+        answer_in_time(store, f"i{number}")
+    mover = AnswerMover(store, archive, FEW)
+    mover.move(NOW_MS)
+    store.discharge("1/i0", "9")
+    mover._bounds = MoveBounds(most_discharges=1, grace_s=0)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("orchestrator.contract.lines.mover.write_segment", refuse)
+        for _ in range(3):
+            with pytest.raises(OSError, match="No space left"):
+                mover.move(NOW_MS)
+    mover.move(NOW_MS)
+
+    assert read_stats(store).discharged_elsewhere == 1
+
+
+def refuse(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_what_is_reported_while_an_answer_moves_stays_with_it(store, archive):

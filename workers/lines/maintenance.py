@@ -2,7 +2,9 @@
 
 import logging
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from orchestrator.contract.errors import MessageError
@@ -51,14 +53,25 @@ class LineMaintenance:
         if settings.of_model:
             self._mover.drop(now_ms - settings.keep_s * 1000)
             return True
-        self._mover.move(now_ms)
-        self._store_unkept(settings)
-        if time.monotonic() >= self._tidy_at_s:
-            self._mover.tidy(now_ms, settings.keep_s)
-            now = datetime.fromtimestamp(time.time(), UTC)  # as the writers name days
-            self._bounds.enforce(settings.keep_images_s, settings.keep_images_bytes, now)
-            self._tidy_at_s = time.monotonic() + _TIDY_S
+        faults = [err for step in self._steps(settings, now_ms) if (err := _fault_of(step))]
+        if faults:
+            raise faults[0]
         return True
+
+    def _steps(self, settings: LineSettings, now_ms: int) -> list[Callable[[], object]]:
+        """What is to do now. First what frees a disk that may be full; no fault of the disk costs another step."""
+        move, store_unkept = partial(self._mover.move, now_ms), partial(self._store_unkept, settings)
+        if time.monotonic() < self._tidy_at_s:
+            return [move, store_unkept]
+        self._tidy_at_s = time.monotonic() + _TIDY_S
+        now = datetime.fromtimestamp(time.time(), UTC)  # as the writers name days
+        return [
+            partial(self._mover.expire, now_ms, settings.keep_s),
+            partial(self._bounds.enforce, settings.keep_images_s, settings.keep_images_bytes, now),
+            move,
+            store_unkept,
+            partial(self._mover.merge, settings.keep_s),
+        ]
 
     def _store_unkept(self, settings: LineSettings) -> None:
         """Store images of requests that were answered without a worker: an image leaves the server when it is a file.
@@ -83,6 +96,15 @@ class LineMaintenance:
         except (MessageError, ValueError) as err:
             logger.warning("line %s: the image of %r is not kept: %s", self._store.name, key[:80], err)
             return None
+
+
+def _fault_of(step: Callable[[], object]) -> OSError | None:
+    """The disk's fault with a step, if there is one."""
+    try:
+        step()
+    except OSError as err:
+        return err
+    return None
 
 
 class LinesMaintenance:

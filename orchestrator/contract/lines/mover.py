@@ -107,21 +107,25 @@ class AnswerMover:
         last_ms = max((answer.answered_ms for answer in answers), default=now_ms)
         if discharges:
             last_ms = now_ms  # the files where the answers lie cannot be older
-        self._count_elsewhere(discharges)
+        elsewhere = self._num_elsewhere(discharges)
         write_segment(self._archive.folder, entries, first_ms, last_ms)
         self._written = _Written(answers, discharges, time.monotonic())
+        if elsewhere:  # after the file, which a full disk refuses again and again
+            self._store.count({"discharged_elsewhere": elsewhere})
 
     def drop(self, before_ms: int) -> int:
         """Let the server forget the answers before a time; no file has them. Returns how many."""
         num = int(self._store.client.zcount(self._store.key("answered"), "-inf", before_ms))
         return self._forget(self._oldest(min(num, self._bounds.most)))
 
-    def tidy(self, now_ms: int, keep_s: int) -> None:
-        """Merge files, so that their number stays small, and delete what has expired."""
-        segments = self._archive.segments()
-        if chosen := choose_merge(segments, longest_span_ms=keep_s * 1000 // 8):
+    def expire(self, now_ms: int, keep_s: int) -> None:
+        """Delete the files that are too old."""
+        remove_old_files(self._archive.folder, self._archive.segments(), now_ms - keep_s * 1000)
+
+    def merge(self, keep_s: int) -> None:
+        """Merge files, so that their number stays small."""
+        if chosen := choose_merge(self._archive.segments(), longest_span_ms=keep_s * 1000 // 8):
             merge_segments(self._archive.folder, chosen)
-        remove_old_files(self._archive.folder, segments, now_ms - keep_s * 1000)
 
     def _num_wanted(self, now_ms: int) -> int:
         """How many of the oldest answers are to leave now."""
@@ -161,12 +165,10 @@ class AnswerMover:
         """Where items went whose answers had left the server before that was reported."""
         return dict(self._store.client.hscan_iter(self._store.key("late_discharged"), count=_SLICE))
 
-    def _count_elsewhere(self, discharges: Mapping[bytes, bytes]) -> None:
-        """Count those that went to another bin than their record says: the script did not have the record."""
+    def _num_elsewhere(self, discharges: Mapping[bytes, bytes]) -> int:
+        """How many went to another bin than their record says: the script did not have the record."""
         records = ((_text(bin_), self._archive.find(_text(key))) for key, bin_ in discharges.items())
-        elsewhere = sum(record is not None and json.loads(record)["bin"] != bin_ for bin_, record in records)
-        if elsewhere:
-            self._store.count({"discharged_elsewhere": elsewhere})
+        return sum(record is not None and json.loads(record)["bin"] != bin_ for bin_, record in records)
 
     def _forget_written(self) -> int:
         """Let the server forget what is in the last file, once workers have seen that."""
