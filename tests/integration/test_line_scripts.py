@@ -101,3 +101,17 @@ def test_causes_of_what_clients_decide_without_a_request_on_the_server_are_count
     store.deliver([Decided("1/alone", ALONE, "aa")])  # it has its record: counted once
 
     assert read_stats(store).causes == {"paused": 1, "queue": 1, "server": 2}
+
+
+def test_a_report_that_is_repeated_is_counted_once(server: Server):
+    store = enter_line(server.url, make_line())
+    store.settle([Decided("1/a", Verdict("1"), "aa")], "c1")
+
+    for _ in range(2):  # the second one, since a frozen server lost the first reply
+        assert store.deliver([Decided("1/a", ALONE, "aa")]) == 1
+        assert store.discharge("1/a", "9").item == "a"
+        assert store.discharge("1/unknown", "9") is None
+    store.discharge("1/a", "8")
+
+    stats = read_stats(store)
+    assert (stats.disagreements, stats.discharged, stats.discharged_elsewhere) == (1, 3, 2)

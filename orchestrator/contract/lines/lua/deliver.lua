@@ -13,9 +13,8 @@ for place = 1, #ARGV, 6 do
     _, record = finish(id, verdict, ARGV[place + 5], ARGV[place + 3], cause_of(verdict), waiting)
   end
   if cjson.decode(record).bin ~= bin then
-    redis.call('HSET', key('delivered'), id, bin)
     differ = differ + 1
-    count('disagreements')
+    if redis.call('HSET', key('delivered'), id, bin) == 1 then count('disagreements') end  -- 0: it is reported again
   end
   count('delivered_alone')
 end

@@ -1,6 +1,7 @@
 -- Where an item really went. ARGV: key, bin   Returns the record, or '' where the server has none.
 local id, bin = ARGV[1], ARGV[2]
 local record = redis.call('HGET', ANSWERS, id)
+if redis.call('HGET', key(record and 'discharged' or 'late_discharged'), id) == bin then return record or '' end  -- again
 if record then
   redis.call('HSET', key('discharged'), id, bin)
   if cjson.decode(record).bin ~= bin then count('discharged_elsewhere') end
