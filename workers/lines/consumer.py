@@ -217,12 +217,13 @@ class LineConsumer:
                 logger.info("line %s: opening with %s", name, line.settings.model)
             elif known.line != line:
                 known.line = line
+        self._end_idle_links()
 
     def _close(self, line: OpenLine) -> None:
         self._scheduler.forget(line)
         if line.model is not None:
             self._gate.line_closed()
-        link = self._link_of(line)
+        link = self._links[line.url]
         link.lines = tuple(other for other in link.lines if other is not line)
         link.leave(line)
         for kept in (self._loading, self._load_failures):
@@ -236,8 +237,11 @@ class LineConsumer:
             self._links[url].start()
         return self._links[url]
 
-    def _link_of(self, line: OpenLine) -> ServerLink:
-        return self._links[line.url]
+    def _end_idle_links(self) -> None:
+        """A link whose lines are closed ends, once nothing of them is held."""
+        for link in [each for each in self._links.values() if not each.lines and not each.num_held]:
+            del self._links[link.url]
+            link.stop(wait_s=0.0)
 
     # Their models
 
@@ -312,7 +316,8 @@ class LineConsumer:
 
     def _answer(self, done: Sequence[Done]) -> None:
         for each in done:
-            self._link_of(each.request.line).answer([each])
+            if link := self._links.get(each.request.line.url):  # else its lease was lost before the line was closed
+                link.answer([each])
 
     def _late(self, late: Iterable[tuple[Request, Cause]]) -> None:
         self._answer([overdue(request, cause) for request, cause in late])
@@ -322,8 +327,9 @@ class LineConsumer:
 
     def _abandon(self, requests: Sequence[Request]) -> None:
         for request in requests:
-            self._link_of(request.line).abandon([request])
+            if link := self._links.get(request.line.url):
+                link.abandon([request])
 
     def _hand_back(self, requests: Sequence[Request]) -> None:
-        for link in self._links.values():
-            link.hand_back([request for request in requests if self._link_of(request.line) is link])
+        for link in list(self._links.values()):
+            link.hand_back([request for request in requests if request.line.url == link.url])

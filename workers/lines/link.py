@@ -65,6 +65,11 @@ class ServerLink:
     def client(self) -> redis.Redis:
         return self._client
 
+    @property
+    def num_held(self) -> int:
+        """Requests whose leases it keeps."""
+        return len(self._leases)
+
     def start(self) -> None:
         for thread in self._threads:
             thread.start()
@@ -225,7 +230,7 @@ class ServerLink:
         while not (self._stopped.is_set() and not waiting):
             waiting += self._collect(block=not waiting)
             try:
-                waiting = self._send(waiting)
+                self._send(waiting)
                 self._recovered()
             except SERVER_ERRORS as err:
                 self._away(err)
@@ -250,20 +255,19 @@ class ServerLink:
                 found.append(self._answers.get_nowait())
         return [each for each in found if each is not None]
 
-    def _send(self, waiting: list[Done]) -> list[Done]:
-        """Send all answers; returns none that is left."""
-        by_line: dict[OpenLine, list[Done]] = {}
-        for each in waiting:
-            by_line.setdefault(each.request.line, []).append(each)
-        for line, given in by_line.items():
+    def _send(self, waiting: list[Done]) -> None:
+        """Send all answers; those that were sent leave the list, also where those of another line cannot be."""
+        while waiting:
+            line = waiting[0].request.line
+            given = [each for each in waiting if each.request.line is line]
             begun_s = time.perf_counter()
             stood = self._store(line, given)
+            waiting[:] = [each for each in waiting if each.request.line is not line]
             line.answer.add((time.perf_counter() - begun_s) * 1e3)
             self._leases.release(line, [each.request.key for each in given])
             for each, stands in zip(given, stood, strict=True):
                 if stands:
                     self._keep_safely(each)
-        return []
 
     def _store(self, line: OpenLine, given: Sequence[Done]) -> list[bool]:
         """Whether each answer stands; one that cannot be stored costs the others of its line nothing."""
