@@ -85,6 +85,7 @@ def hot_folder(
         if line is not None:
             client = LineClient(line, settings.require_server_url())
             stack.callback(client.abandon)  # what is unanswered is pushed again by the next start
+            stack.callback(client.wait_for_reports)  # before that
             runner.pusher = Pusher(client, deadline_ms / 1000, min_size, sorting, runner.ended, display.say)
         with _stopped_by_signals(runner):
             display.say(f"{opened.path}: put images, folders and ZIPs into {opened.incoming}")

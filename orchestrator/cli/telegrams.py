@@ -129,6 +129,7 @@ async def _serve(line: "Line", store: "LineStore", spool: "Spool", options: _Opt
     except OSError as err:
         raise UnavailableError(f"cannot listen at {options.host} port {options.port}: {err.strerror or err}") from err
     finally:
+        await client.wait_for_reports()
         client.abandon()
 
 

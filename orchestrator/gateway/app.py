@@ -98,7 +98,7 @@ def _lifespan(context: GatewayContext, log: AccessLog) -> Any:
         context.stopping.set()
         refreshing.cancel()
         log.close()
-        context.close()
+        await asyncio.to_thread(context.close)
 
     return lifespan
 

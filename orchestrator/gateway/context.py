@@ -102,7 +102,7 @@ class GatewayContext:
         return self._lines_on_disk.wait(line, lambda: LinesOnDisk(self.settings).has(line))
 
     def close(self) -> None:
-        """Let the clients of lines end; what was pushed is answered all the same."""
+        """Let the clients of lines end: see `OpenLines.close`."""
         self.lines.close()
 
 

@@ -11,6 +11,7 @@ from orchestrator.contract.errors import NotFoundError, UnavailableError
 from orchestrator.contract.lines.registry import read_line, read_lines, unknown_line
 from orchestrator.contract.lines.settings import Line, check_line_name
 from orchestrator.lines.client import LineClient
+from orchestrator.lines.core import LAST_REPORTS_S
 from orchestrator.lines.request import PushRequest
 
 REFRESH_S = 1.0  # how old the list of lines may be; a name that it lacks is asked for by itself
@@ -90,11 +91,16 @@ class OpenLines:
             self.all(0.0)
 
     def close(self) -> None:
-        """Let the clients end; what was pushed is answered all the same."""
+        """Let the clients end, once the server has their reports; what was pushed is answered all the same.
+
+        Blocks half a second at most, and not in the thread of `loop`.
+        """
         with self._lock:
-            for client in self._clients.values():
-                client.abandon()
-            self._clients.clear()
+            clients, self._clients = list(self._clients.values()), {}
+        until = time.monotonic() + LAST_REPORTS_S
+        for client in clients:
+            client.wait_for_reports(until - time.monotonic())
+            client.abandon()
 
     def _stays(self, name: str) -> bool:
         """Whether a line that the server lacks is taken for one that it will know again."""

@@ -9,11 +9,11 @@ from typing import Self
 
 from orchestrator.contract.lines.answers import Answer
 from orchestrator.contract.lines.settings import Line
-from orchestrator.lines.core import Core
+from orchestrator.lines.core import LAST_REPORTS_S, Core
 from orchestrator.lines.drivers import LoopDriver, ThreadDriver
 from orchestrator.lines.request import Image, PushOptions, PushRequest, make_request
 
-HASHED_AT_ONCE_BYTES = 1 << 20  # a millisecond of the event loop
+AT_ONCE_BYTES = 1 << 20  # of images that an event loop hashes or parses itself: a millisecond
 
 
 class LineClient:
@@ -125,6 +125,10 @@ class LineClient:
         """Wait until all pushes have their answer, then end the client's threads."""
         self._core.close()
 
+    def wait_for_reports(self, seconds: float = LAST_REPORTS_S) -> None:
+        """Wait until the server has all discharges and decisions made alone, if it is there, and at most so long."""
+        self._core.wait_for_reports(seconds)
+
     def abandon(self) -> None:
         """Take nothing more, and wait for nothing: what was pushed is answered all the same."""
         self._core.abandon()
@@ -196,7 +200,7 @@ class AsyncLineClient:
     ) -> "asyncio.Future[Answer]":
         """Push an image; the future has the answer. A file is read, and a large image is hashed, in another thread."""
         options = PushOptions(deadline, triggered_at, by_path, retry)
-        if isinstance(image, bytes) and len(image) <= HASHED_AT_ONCE_BYTES:
+        if isinstance(image, bytes) and len(image) <= AT_ONCE_BYTES:
             return self.submit_with(image, item, pass_, options)
         self._core.check_usable()
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
@@ -239,6 +243,10 @@ class AsyncLineClient:
     async def close(self) -> None:
         """Wait until all pushes have their answer, then disconnect."""
         await asyncio.to_thread(self._core.close)
+
+    async def wait_for_reports(self, seconds: float = LAST_REPORTS_S) -> None:
+        """See `LineClient.wait_for_reports`."""
+        await asyncio.to_thread(self._core.wait_for_reports, seconds)
 
     def abandon(self) -> None:
         """Take nothing more, and wait for nothing: what was pushed is answered all the same."""

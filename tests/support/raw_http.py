@@ -18,7 +18,7 @@ PUSH = POST + b"Content-Length: 1\r\n\r\n1"
 def add_silent_line(gateway: ServedGateway) -> "Future[Any]":
     """A line `post`, and the future of all that is pushed to it, which the test ends."""
     future: Future[Any] = Future()
-    client: Any = SimpleNamespace(submit_with=lambda *_: future, abandon=lambda: None)
+    client: Any = SimpleNamespace(submit_with=lambda *_: future, abandon=lambda: None, wait_for_reports=lambda _: None)
     gateway.context.lines._clients["post"], gateway.context.lines._lines["post"] = client, make_line()
     return future
 

@@ -28,11 +28,10 @@ from orchestrator.gateway.inference.targets import InferenceTarget, Targets
 from orchestrator.gateway.problems import retry_later
 from orchestrator.gateway.threads import Questions
 from orchestrator.gateway.waiters import Waiters
-from orchestrator.lines.client import LineClient
+from orchestrator.lines.client import AT_ONCE_BYTES, LineClient
 from orchestrator.lines.request import PushOptions
 
 MOST_BODY_BYTES = 128 << 20
-_AT_ONCE_BYTES = 1 << 20  # copied and hashed in a millisecond, in which nothing else happens; more is for a thread
 _OF_THE_IMAGE = ("unreadable", "crashed")  # reasons that lie in the image, not in the server
 _LEAST_S = 0.02  # what is left of a deadline and still of use
 _MOST_PASSES = 10
@@ -77,7 +76,7 @@ class Inference:
         target = self._targets.known(name, version) or await self._find(name, version)
         body = await self._read(request)
         length = request.headers.get("inference-header-content-length")
-        if len(body) <= _AT_ONCE_BYTES:
+        if len(body) <= AT_ONCE_BYTES:
             asked, images, items = _parse(body, length)
         else:
             asked, images, items = await asyncio.to_thread(_parse, body, length)
@@ -184,7 +183,7 @@ async def push_all(client: LineClient, images: Sequence[bytes], items: Sequence[
         return [client.submit_with(image, item, push.pass_, options) for image, item in zip(images, items, strict=True)]
 
     try:
-        at_once = sum(map(len, images)) <= _AT_ONCE_BYTES
+        at_once = sum(map(len, images)) <= AT_ONCE_BYTES
         futures = submit() if at_once else await asyncio.to_thread(submit)
         waiting = [push.waiters.open(push.scope) for _ in futures]
         for future, waiter in zip(futures, waiting, strict=True):

@@ -16,7 +16,7 @@ from orchestrator.gateway.guard.guard import HEADERS
 from orchestrator.gateway.items.fields import PushFields, check_fields, read_fields, with_item
 from orchestrator.gateway.items.forms import FORM_BYTES, parse_form
 from orchestrator.gateway.items.outcomes import accepted, answered
-from orchestrator.gateway.items.push import ItemPushes, OpenLine
+from orchestrator.gateway.items.push import ItemPushes, OpenLine, is_small
 from orchestrator.gateway.problems import ProblemError, describe, invalid, problem_body
 
 MOST_IMAGES = 256
@@ -44,7 +44,8 @@ class BatchPushes:
             images = await _uploaded(request, headers, check_fields(common), most)
         else:
             images = await self._listed(request, line, common)
-        results = await asyncio.gather(*(self._one(line, image, fields, scope) for image, fields in images))
+        at_once = is_small(*(image for image, _ in images))
+        results = await asyncio.gather(*(self._one(line, *each, scope, at_once=at_once) for each in images))
         return Response(json.dumps({"results": results}), media_type="application/json")
 
     async def _listed(
@@ -67,13 +68,19 @@ class BatchPushes:
             return err
 
     async def _one(
-        self, line: OpenLine, image: bytes | Path | Exception, fields: PushFields, scope: MutableMapping[str, Any]
+        self,
+        line: OpenLine,
+        image: bytes | Path | Exception,
+        fields: PushFields,
+        scope: MutableMapping[str, Any],
+        *,
+        at_once: bool,
     ) -> dict[str, Any]:
         """The status and body that this image would have got alone."""
         try:
             if isinstance(image, Exception):
                 raise image
-            answer = await self._pushes.push_one(line, image, fields, scope)
+            answer = await self._pushes.push_one(line, image, fields, scope, at_once=at_once)
             response = answered(answer) if answer else accepted(line.name, fields.item, fields.pass_)
         except Exception as err:
             problem = describe(err)

@@ -1,5 +1,6 @@
 """Forms with images (multipart/form-data), parsed in memory: they were bounded before."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from orchestrator.gateway.problems import ProblemError, invalid
+from orchestrator.lines.client import AT_ONCE_BYTES
 
 FORM_BYTES = 65_536  # of everything that is not an image
 MOST_FIELDS = 20
@@ -48,7 +50,13 @@ async def read_form(headers: Mapping[bytes, bytes], body: bytes, most_bytes: int
 
 async def parse_form(headers: Mapping[bytes, bytes], body: bytes, *, most_files: int) -> FormData:
     """The fields and files of a form. Raises ProblemError where it is none."""
+    parsing = _parse(headers, body, most_files)
+    if len(body) <= AT_ONCE_BYTES:
+        return await parsing
+    return await asyncio.to_thread(asyncio.run, parsing)  # it waits for nothing, and keeps nobody waiting there
 
+
+async def _parse(headers: Mapping[bytes, bytes], body: bytes, most_files: int) -> FormData:
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
 

@@ -24,6 +24,7 @@ from orchestrator.gateway.items.paths import checked_path, path_of, roots_of
 from orchestrator.gateway.lines import ForwardingClient
 from orchestrator.gateway.problems import invalid
 from orchestrator.gateway.threads import Questions
+from orchestrator.lines.client import AT_ONCE_BYTES
 from orchestrator.lines.request import make_request
 
 _KEYS = ("path", "item", "pass", "deadline_ms", "age_ms", "wait")
@@ -39,6 +40,11 @@ class OpenLine:
     @property
     def name(self) -> str:
         return self.line.name
+
+
+def is_small(*images: bytes | Path | Exception) -> bool:
+    """Whether the event loop may hash images that came in one body: larger ones would keep other pushes waiting."""
+    return sum(len(image) for image in images if isinstance(image, bytes)) <= AT_ONCE_BYTES
 
 
 class ItemPushes:
@@ -65,7 +71,7 @@ class ItemPushes:
             fields = check_fields(in_form | given)
         else:
             image, fields = await read_body(scope, request.receive, most), check_fields(given)
-        answer = await self.push_one(line, image, fields, scope)
+        answer = await self.push_one(line, image, fields, scope, at_once=is_small(image))
         return answered(answer) if answer else accepted(line.name, fields.item, fields.pass_)
 
     async def _path_of(self, request: Request, line: OpenLine, given: dict[str, Any]) -> tuple[Path, PushFields]:
@@ -97,9 +103,12 @@ class ItemPushes:
         return OpenLine(line, client)
 
     async def push_one(
-        self, line: OpenLine, image: bytes | Path, fields: PushFields, scope: MutableMapping[str, Any]
+        self, line: OpenLine, image: bytes | Path, fields: PushFields, scope: MutableMapping[str, Any], *, at_once: bool
     ) -> Answer | None:
-        """The answer; None as soon as the server has the push, where nobody wants to wait for more."""
+        """The answer; None as soon as the server has the push, where nobody wants to wait for more.
+
+        at_once: bytes are hashed in the event loop, not in a thread.
+        """
         waiters = self._context.waiters
         waiter = waiters.open(scope)
         on_taken = None if fields.wait else lambda: waiters.come(waiter, None)
@@ -110,8 +119,10 @@ class ItemPushes:
                 look = partial(make_request, image, fields.item, fields.pass_, options, future)
                 # Here, not in a thread: where the disk answers too late, the client pushes again, and nothing else may
                 line.client.offer(await self._disk_of(image, line).ask(object(), look))
-            else:
+            elif at_once:
                 future = line.client.submit_with(image, fields.item, fields.pass_, options)
+            else:
+                future = await asyncio.to_thread(line.client.submit_with, image, fields.item, fields.pass_, options)
             future.add_done_callback(lambda done: waiters.come(waiter, done))
             answer: Answer | None = await waiter
         except PushRefusedError as err:

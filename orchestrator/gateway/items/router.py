@@ -1,6 +1,5 @@
 """Lines: their settings, state and counts, and the answers of items."""
 
-import asyncio
 from functools import partial
 from typing import Annotated, Any
 
@@ -90,14 +89,15 @@ def lines_router(context: GatewayContext) -> APIRouter:
         "/{line}/discharged", summary="Report where an item really went", status_code=202,
         responses=problems(400, 404, 503),
     )  # fmt: skip
-    async def report_discharged(
+    def report_discharged(
         line: LineName,
         item: Annotated[str, Body(embed=True)],
         bin_: Annotated[Bin, Body(alias="bin")],
         pass_: BodyPass = 1,
     ) -> dict[str, str]:
-        client = await asyncio.to_thread(context.lines.open, line)
-        client.discharged(_checked(item), pass_, bin_)
+        """Answers when the server has the report."""
+        _, store = _open(context, line)
+        store.discharge(request_key(_checked(item), pass_), bin_)
         return {"status": "reported"}
 
     return router

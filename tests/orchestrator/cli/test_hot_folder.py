@@ -1,12 +1,16 @@
 """`pigeonhole hotfolder` and `pigeonhole telegrams` without a server: what they refuse."""
 
+import asyncio
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from orchestrator.cli import hot_folder, telegrams
 from tests.support.invoke import invoke
+from tests.support.line_worker import make_line
 
 
 @pytest.fixture(autouse=True)
@@ -73,3 +77,53 @@ def test_a_second_signal_ends_a_hot_folder_whose_threads_wait_for_a_disk():
             assert process.wait(60) == -signal.SIGINT
         finally:
             process.kill()
+
+
+class Client:
+    """Stands for a line's client; `steps` is what it was asked at the end."""
+
+    line = "seen"
+
+    def __init__(self, *_, **__):
+        self.steps = STEPS
+        self.steps.clear()
+
+    def start(self): ...
+
+    def wait_for_reports(self):
+        self.steps.append("reports")
+
+    def abandon(self):
+        self.steps.append("ends")
+
+
+class AsyncClient(Client):
+    async def wait_for_reports(self):
+        super().wait_for_reports()
+
+
+STEPS = []
+
+
+def test_a_hot_folder_that_ends_lets_its_client_report_first(tmp_path, monkeypatch):
+    monkeypatch.setenv("PIGEONHOLE_SERVER_URL", "redis://127.0.0.1:1/0")
+    monkeypatch.setattr(hot_folder, "_check", lambda *_: "m")
+    monkeypatch.setattr("orchestrator.lines.client.LineClient", Client)
+
+    done = invoke("hotfolder", tmp_path / "scans", "--line", "post", "--once")
+
+    assert (done.exit_code, STEPS) == (0, ["reports", "ends"]), done.stderr
+
+
+def test_telegrams_that_end_let_their_client_report_first(tmp_path, monkeypatch):
+    async def run(*_):
+        assert STEPS == []
+
+    monkeypatch.setenv("PIGEONHOLE_SERVER_URL", "redis://127.0.0.1:1/0")
+    monkeypatch.setattr("orchestrator.lines.client.AsyncLineClient", AsyncClient)
+    monkeypatch.setattr("orchestrator.telegrams.service.Service.run", run)
+    options = telegrams._Options("127.0.0.1", 0, (), 5.0, None, tmp_path)
+
+    asyncio.run(telegrams._serve(make_line(), None, SimpleNamespace(restore=list), options))
+
+    assert STEPS == ["reports", "ends"]

@@ -123,3 +123,18 @@ def test_a_forked_child_is_told_to_make_its_own_client():
     assert done.stdout.splitlines() == [
         "this client belongs to the process that forked; make one in this process", "no_server",
     ], done.stderr  # fmt: skip
+
+
+@pytest.mark.parametrize("make", [LineClient, AsyncLineClient])
+def test_a_client_that_is_given_up_may_wait_until_the_server_has_its_reports(make):
+    waited, client = [], make("post", NOWHERE, fallback="F")
+    client._core._exchange.reports.wait = waited.append
+    before = time.monotonic()
+
+    done = client.wait_for_reports(5)
+    if done is not None:
+        asyncio.run(done)
+    client.abandon()
+
+    assert len(waited) == 1
+    assert before + 5 <= waited[0] <= time.monotonic() + 5
