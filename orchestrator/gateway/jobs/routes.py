@@ -17,7 +17,7 @@ from orchestrator.gateway.jobs.events import EventStream, JobWatches
 from orchestrator.gateway.jobs.looking import look_at
 from orchestrator.gateway.jobs.submissions import LONGEST_S, Submissions
 from orchestrator.gateway.jobs.views import CancelView, JobsView, JobView, Submitted, Unreadable
-from orchestrator.gateway.threads import LONGEST_QUESTION_S, SUBMITTERS, Calls
+from orchestrator.gateway.threads import LONGEST_CALL_S, LONGEST_QUESTION_S, SUBMITTERS, Calls, Questions
 from orchestrator.jobs.follow import show_job
 from orchestrator.jobs.pages import JobIndex, JobQuery
 from orchestrator.jobs.roots import Roots
@@ -74,7 +74,8 @@ class JobCalls:
         roots, stopping = Roots.of(*context.options.roots), context.stopping.is_set
         self._submissions = Submissions(context.settings, roots, context.submitters, stopping)
         self._num_submitting = 0
-        self._watches = JobWatches(lambda job: look_at(context, self._readers, job))
+        looks = Questions("the home's disk or the server", limit_s=LONGEST_CALL_S)  # of streams, which are bounded
+        self._watches = JobWatches(lambda job: look_at(context, looks, job))
 
     async def submit(self, body: JobBody, key: Key = None) -> Response:
         """Answers when the job is checked and entered; the images of a large source are listed after that."""

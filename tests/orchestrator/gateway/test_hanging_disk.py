@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 from modeling.registry.store import ModelStore
-from orchestrator.contract.errors import UnavailableError
+from orchestrator.contract.errors import NotFoundError, UnavailableError
 from orchestrator.contract.jobs.job_folder import JobFolder
 from orchestrator.contract.lines.answers import Answer
 from orchestrator.gateway import health as health_module
@@ -27,7 +27,7 @@ from orchestrator.gateway.items.paths import checked_path
 from orchestrator.gateway.jobs import models as models_module
 from orchestrator.gateway.jobs import results as results_module
 from orchestrator.gateway.jobs import routes as routes_module
-from orchestrator.gateway.threads import Questions, QuestionsOfRoots
+from orchestrator.gateway.threads import MOST_CALLS, Questions, QuestionsOfRoots
 from orchestrator.gateway.waiters import Waiters
 from orchestrator.jobs.pages import JobIndex
 from orchestrator.lines.request import make_request
@@ -101,6 +101,7 @@ def test_polls_of_a_home_that_hangs_end_and_so_leave_room_for_pushes(tmp_path, m
     hangs = threading.Event()
     for module in (routes_module, results_module, models_module):
         monkeypatch.setattr(module, "Calls", partial(Questions, limit_s=0.5))
+    monkeypatch.setattr(routes_module, "LONGEST_CALL_S", 0.5)
     for place in ((JobIndex, "page"), (JobFolder, "open"), (ModelStore, "list"), (GatewayContext, "jobs")):
         monkeypatch.setattr(*place, lambda *_: hangs.wait(60))
     app = InProcessGateway(make_context(tmp_path)).app
@@ -113,6 +114,27 @@ def test_polls_of_a_home_that_hangs_end_and_so_leave_room_for_pushes(tmp_path, m
     hangs.set()
 
     assert ({answer.status_code for answer in answers}, app.num_requests) == ({503}, 0)
+
+
+def test_streams_of_more_jobs_than_calls_may_wait_are_looked_at(tmp_path, monkeypatch):
+    hangs = threading.Event()
+
+    def look(_):
+        hangs.wait(60)
+        raise NotFoundError("no such job")
+
+    monkeypatch.setattr(GatewayContext, "jobs", look)
+    app = InProcessGateway(make_context(tmp_path)).app
+    paths = [f"/v1/jobs/c{number}/events" for number in range(MOST_CALLS + 20)]
+
+    async def follow():
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://localhost") as client:
+            following = [asyncio.create_task(client.get(path)) for path in paths]
+            await asyncio.to_thread(wait_until, lambda: app.num_requests == len(paths), what="all ask")
+            hangs.set()
+            return {answer.status_code for answer in await asyncio.gather(*following)}
+
+    assert asyncio.run(follow()) == {404}
 
 
 def test_pushes_by_path_from_a_disk_that_hangs_are_refused_and_others_are_answered(tmp_path):
