@@ -92,8 +92,21 @@ class Claim:
         """Move it to `in/` again, where it is looked at anew: it was changed meanwhile."""
         source = self.data / name
         for target in self._places_in(name):
-            if _move(source, target) or not _is_there(source):
-                return
+            try:
+                if _move(source, target) or not _is_there(source):
+                    return
+            except OSError:
+                with contextlib.suppress(OSError):
+                    if _is_same(source, target):  # one of the two names must go before somebody takes it from `in/`
+                        target.unlink()
+                raise
+
+    def finish_giving_back(self) -> None:
+        """Remove what is in `in/` already: a process was killed between the two steps of giving it back."""
+        for name in self.names():
+            source = self.data / name
+            if any(_is_same(source, target) for target in self._places_in(name)):
+                source.unlink(missing_ok=True)
 
     def _places_in(self, name: str) -> list[Path]:
         """Where a file may go in `in/`."""
@@ -125,14 +138,7 @@ class Claim:
         return None
 
     def finish_moves(self) -> list[tuple[Path, dict[str, Any]]]:
-        """Carry out what was begun before a kill: the results that were written; each file's place, and its facts.
-
-        A file that was being given back, and is in `in/` already, is so no longer here.
-        """
-        for name in self.names():
-            source = self.data / name
-            if any(_is_same(source, target) for target in self._places_in(name)):
-                source.unlink(missing_ok=True)
+        """Carry out the results that were written before a kill; each file's place, and its facts."""
         moved = []
         for result in self._results():
             with contextlib.suppress(FileNotFoundError):

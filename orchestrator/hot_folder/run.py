@@ -304,6 +304,7 @@ class Runner:
     def _resume(self, claim: Claim) -> None:
         for target, facts in claim.finish_moves():
             self._count(Done(target, facts))
+        claim.finish_giving_back()
         self._in_hand[claim.name] = claim
         self._left.append(claim)
 

@@ -198,6 +198,25 @@ def test_a_file_that_goes_back_replaces_none_that_comes_at_the_same_moment(scans
     assert claim.names() == []
 
 
+def test_a_file_that_the_disk_does_not_let_go_is_not_in_both_places(scans, monkeypatch):
+    claim = make_claim(scans, "a.jpg")
+    unlink, refused = os.unlink, []
+
+    def refuse_once(path, *arguments, **options):
+        if not refused:
+            refused.append(path)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return unlink(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "unlink", refuse_once)
+    with pytest.raises(OSError, match="Input/output error"):
+        claim.give_back("a.jpg")
+
+    assert (claim.names(), scans.names("in")) == (["a.jpg"], [])
+    claim.give_back("a.jpg")
+    assert (claim.names(), scans.names("in")) == ([], ["a.jpg"])
+
+
 def test_a_file_that_was_going_back_when_its_process_was_killed_is_in_one_place(tmp_path, monkeypatch):
     number, was_killed = 0, True
     while was_killed:
@@ -208,7 +227,7 @@ def test_a_file_that_was_going_back_when_its_process_was_killed_is_in_one_place(
         was_killed = killed_before(monkeypatch, number, lambda claim=claim: claim.give_back("a.jpg"))
         again = Claim(claim.folder, claim.name)
 
-        assert again.finish_moves() == []
+        again.finish_giving_back()
         assert again.names() + scans.names("in") == ["a.jpg"], number
     assert number > 2
 

@@ -72,6 +72,18 @@ def test_what_a_killed_process_left_is_finished_under_the_same_name(scans, clien
     assert scans.hidden("working") == []
 
 
+def test_what_was_going_back_when_its_process_was_killed_has_one_result(scans, client, said):
+    claim = Claim.make(open_hot_folder(scans.path), "6a2b", 7, "image")
+    (claim.data / "a.jpg").write_bytes(b"x")
+    (scans.path / "in" / "a.jpg").hardlink_to(claim.data / "a.jpg")
+    runner = make_runner(scans, said, client=client)
+    runner._owner.adopt_unknown("6a2b")
+    run_to_the_end(runner)
+
+    assert len(client.items) == 1
+    assert scans.names("done") == ["a.jpg", "a.jpg.json"]
+
+
 def test_a_stop_leaves_what_is_unanswered_for_the_next_start(scans, said, monkeypatch):
     monkeypatch.setattr(run, "STOP_S", 0.0)
 
