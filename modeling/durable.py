@@ -149,27 +149,19 @@ def link_once(temporary: Path, path: Path) -> bool:
     """
     try:
         os.link(temporary, path)
-    except FileExistsError:
-        if not _is_linked(temporary, path):
-            return False
     except OSError as err:
-        if err.errno not in _NO_HARD_LINKS:
-            if not _is_linked(temporary, path):
-                raise
-        elif path.exists():
-            return False
-        else:
+        if err.errno in _NO_HARD_LINKS:
+            if path.exists():
+                return False
             temporary.rename(path)
+        # NFS may lose the answer to a link that was made, and ask again. The link count does not say whether it did:
+        # somebody else may have linked the file before.
+        elif not path.exists() or not temporary.samefile(path):
+            if isinstance(err, FileExistsError):
+                return False
+            raise
     sync(path.parent)
     return True
-
-
-def _is_linked(temporary: Path, path: Path) -> bool:
-    """Whether a link that failed was made all the same: NFS may lose the answer, and ask again.
-
-    A link count does not say it: somebody else may have linked the file before.
-    """
-    return path.exists() and temporary.samefile(path)
 
 
 # Folders

@@ -50,7 +50,7 @@ class ServerLink:
         self._files = files
         self._gate = gate
         self._apart = LinesApart()
-        self._client = connect_raw(url, timeout_s=SOCKET_TIMEOUT_S)
+        self.client = connect_raw(url, timeout_s=SOCKET_TIMEOUT_S)
         self._answers: SimpleQueue[Done | None] = SimpleQueue()
         self._leases = Leases(worker)
         self._all_taken = False  # when lines were asked last
@@ -60,10 +60,6 @@ class ServerLink:
             threading.Thread(target=target, name=f"lines-{name}", daemon=True)
             for name, target in (("take", self._take), ("answer", self._answer), ("lease", self._keep_leases))
         ]
-
-    @property
-    def client(self) -> redis.Redis:
-        return self._client
 
     @property
     def num_held(self) -> int:
