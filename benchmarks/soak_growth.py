@@ -7,6 +7,7 @@ is shown: `settled`, the slope of processes that are older than `SETTLED_S`. Wha
 caches of a library) has a smaller one than in its first minutes, and a leak the same.
 """
 
+import ctypes
 import json
 import threading
 import time
@@ -94,9 +95,19 @@ class Sampler(threading.Thread):
         started = time.time()
         with self._path.open("w") as file:
             while not self.stopping.wait(EVERY_S):
+                _give_back_free_memory()
                 taken = (sample(kind, process, started) for kind, process in self._processes())
                 file.writelines(json.dumps(asdict(each)) + "\n" for each in taken if each is not None)
                 file.flush()
+
+
+def _give_back_free_memory() -> None:
+    """What the C library holds free in this process goes back to the system.
+
+    This process submits, forwards the bytes of every connection in threads of their own, and judges: it is none of
+    Pigeonhole's. Its heap has holes, some 5 MB after a hundred jobs, and what it has in use does not grow.
+    """
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 def read_samples(path: Path) -> list[Sample]:

@@ -1,9 +1,10 @@
 """Does a training that is killed time after time, on two workers, end with the same weights, bit for bit?
 
-    python -m benchmarks.training_kills --kills 5 --freezes 1 --trainings 3 --seed 7
+    python -m benchmarks.training_kills --kills 5 --freezes 1 --cuts 1 --trainings 3 --seed 7
 
 Trains a network on a CPU undisturbed, then again with two workers while it kills, at seeded moments, the training
-process, the worker that trains with all its processes, or freezes that worker until the other has taken over. Some
+process, the worker that trains with all its processes, or freezes that worker, or cuts its network, until the other
+worker has taken over; the process of a worker that is cut off computes meanwhile, and its work does not count. Some
 kills come before the first checkpoint, some within an epoch. Prints a line for each kill, and for each training whether
 its weights and its card are those of the undisturbed one; the last line is JSON and is kept in `benchmarks/results/`.
 Exit code 1 if any differs. Takes a few minutes for each training of five kills, on 2 cores.
@@ -16,7 +17,7 @@ import random
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from modeling.registry.store import ModelStore
 from modeling.training.attempt import checkpoints_in
 from orchestrator.contract.jobs.attempts import read_attempts
 from orchestrator.contract.jobs.job_folder import JobFolder
+from tests.support.cut_proxy import DIRECTIONS, CutProxy
 from tests.support.published_models import make_shapes
 from tests.support.server import Server, wait_until
 from tests.support.workers import JOB_PATIENCE_S, Cluster, Worker
@@ -38,15 +40,33 @@ MOST_EPOCHS = 8  # that a kill waits for
 LEASE_S = 3.0
 
 
+class Network:
+    """The workers of a cluster, each with a way of its own to the server."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self._proxies: dict[str, CutProxy] = {}
+
+    def start_worker(self) -> None:
+        folder = self.cluster.server.folder
+        proxy = CutProxy(folder / f"p{len(self._proxies)}", f"{folder}/s.sock")
+        self._proxies[proxy.url] = proxy
+        self.cluster.start_worker(wait=False, PIGEONHOLE_SERVER_URL=proxy.url)
+
+    def cut_off(self, worker: Worker) -> AbstractContextManager[None]:
+        """Nothing passes between this worker and the server while the block runs."""
+        return self._proxies[worker.environment["PIGEONHOLE_SERVER_URL"]].cut(*DIRECTIONS)
+
+
 class Killer:
     """Disturbs one training of a cluster with two workers."""
 
-    def __init__(self, cluster: Cluster, job: str, log: Callable[[str], None]) -> None:
-        self._cluster, self._log = cluster, log
-        self._folder = JobFolder.open(cluster.settings, job)
+    def __init__(self, network: Network, job: str, log: Callable[[str], None]) -> None:
+        self._network, self._cluster, self._log = network, network.cluster, log
+        self._folder = JobFolder.open(self._cluster.settings, job)
 
     def strike(self, kind: str, *, num_epochs: int) -> None:
-        """Kill or freeze what trains, once that many epochs more are saved, and wait for the next attempt."""
+        """Kill, freeze or cut off what trains, once that many epochs more are saved, and wait for the next attempt."""
         number, worker, process = self._training()
         started = self._num_saved()
         wait_until(
@@ -64,9 +84,9 @@ class Killer:
             process.wait(JOB_PATIENCE_S)  # it notices that its worker is gone
             self._wait_for_attempt(number + 1)
             self._cluster.workers.remove(worker)
-            self._cluster.start_worker(wait=False)
+            self._network.start_worker()
         else:
-            with worker.frozen():
+            with worker.frozen() if kind == "freeze" else self._network.cut_off(worker):
                 self._wait_for_attempt(number + 1)
 
     def _num_saved(self) -> int:
@@ -116,7 +136,7 @@ def _command_of(process: psutil.Process) -> list[str]:
 
 
 def train_with_kills(
-    cluster: Cluster,
+    network: Network,
     data: Path,
     name: str,
     kills: Sequence[tuple[str, int]],
@@ -125,8 +145,9 @@ def train_with_kills(
     options: Sequence[str] = OPTIONS,
 ) -> str:
     """Train, and strike for each pair of a kind and a number of epochs to wait for; returns the job."""
+    cluster = network.cluster
     job = cluster.submit("train", str(data), "--name", name, *options)
-    killer = Killer(cluster, job, log)
+    killer = Killer(network, job, log)
     for kind, num_epochs in kills:
         killer.strike(kind, num_epochs=num_epochs)
     outcome = cluster.outcome(job)
@@ -140,12 +161,12 @@ def digests(cluster: Cluster, name: str) -> dict[str, str]:
     return {file: hashlib.sha256((version.path / file).read_bytes()).hexdigest() for file in (WEIGHTS_FILE, CARD_FILE)}
 
 
-def choose_kills(chance: random.Random, num_kills: int, num_freezes: int) -> list[tuple[str, int]]:
+def choose_kills(chance: random.Random, num_kills: int, num_freezes: int, num_cuts: int) -> list[tuple[str, int]]:
     """Kinds in a random order, those of kills about as often as each other, each with a number of epochs to wait for.
 
     Two in a row never come without a new checkpoint.
     """
-    kinds = [*itertools.islice(itertools.cycle(KILLS), num_kills), *["freeze"] * num_freezes]
+    kinds = [*itertools.islice(itertools.cycle(KILLS), num_kills), *["freeze"] * num_freezes, *["cut"] * num_cuts]
     chance.shuffle(kinds)
     kills: list[tuple[str, int]] = []
     for kind in kinds:
@@ -155,31 +176,33 @@ def choose_kills(chance: random.Random, num_kills: int, num_freezes: int) -> lis
 
 
 @contextmanager
-def open_cluster(folder: Path) -> Iterator[Cluster]:
+def open_cluster(folder: Path) -> Iterator[Network]:
     """A server and two workers of this run's own."""
     (folder / "home").mkdir()
     cluster = Cluster(folder / "home", Server(), {"PIGEONHOLE_LEASE_S": str(LEASE_S)})
     cluster.server.start()
     try:
+        network = Network(cluster)
         for _ in range(2):
-            cluster.start_worker()
-        yield cluster
+            network.start_worker()
+        yield network
     finally:
         cluster.close()
         cluster.server.stop()
 
 
-def run(folder: Path, num_trainings: int, num_kills: int, num_freezes: int, seed: int) -> dict[str, Any]:
+def run(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
     """All trainings; the figures."""
-    chance, rows = random.Random(seed), []
+    chance, rows = random.Random(given.seed), []
     data = make_shapes(folder / "in")
-    with open_cluster(folder) as cluster:
-        train_with_kills(cluster, data, "undisturbed", (), print)
+    with open_cluster(folder) as network:
+        cluster = network.cluster
+        train_with_kills(network, data, "undisturbed", (), print)
         expected = digests(cluster, "undisturbed")
-        for number in range(num_trainings):
+        for number in range(given.trainings):
             name = f"killed-{number}"
-            kills = choose_kills(chance, num_kills, num_freezes)
-            job = train_with_kills(cluster, data, name, kills, print)
+            kills = choose_kills(chance, given.kills, given.freezes, given.cuts)
+            job = train_with_kills(network, data, name, kills, print)
             attempts = read_attempts(JobFolder.open(cluster.settings, job))
             found = digests(cluster, name)
             row = {
@@ -191,19 +214,25 @@ def run(folder: Path, num_trainings: int, num_kills: int, num_freezes: int, seed
             }
             print(f"training {number}: {row}")
             rows.append(row)
-    return {"seed": seed, "options": " ".join(OPTIONS), "weights_sha256": expected[WEIGHTS_FILE], "trainings": rows}
+    return {
+        "seed": given.seed,
+        "options": " ".join(OPTIONS),
+        "weights_sha256": expected[WEIGHTS_FILE],
+        "trainings": rows,
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=5, help="of the training process, or of its worker with it")
     parser.add_argument("--freezes", type=int, default=1, help="of the worker, besides")
+    parser.add_argument("--cuts", type=int, default=1, help="of the network of the worker, besides")
     parser.add_argument("--trainings", type=int, default=3)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("-o", "--output", type=Path)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="ph-training-kills-") as folder:
-        figures = run(Path(folder), given.trainings, given.kills, given.freezes, given.seed)
+        figures = run(Path(folder), given)
     keep(describe_run("training_kills") | figures, "training-kills", given.output)
     sys.exit(0 if all(row["same_weights"] and row["same_card"] for row in figures["trainings"]) else 1)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks.training_kills import digests, train_with_kills
+from benchmarks.training_kills import Network, digests, train_with_kills
 from modeling.inference.classifier import Classifier
 from modeling.registry.store import ModelStore
 from orchestrator.contract.jobs.attempts import Attempt, read_attempts
@@ -209,7 +209,7 @@ def test_a_training_whose_process_is_killed_and_whose_worker_is_frozen_ends_with
     running_cluster.start_worker(wait=False)
 
     kills = [("process", 1), ("freeze", 1)]
-    job = train_with_kills(running_cluster, undisturbed.data, "inherited", kills, print, options=OPTIONS)
+    job = train_with_kills(Network(running_cluster), undisturbed.data, "inherited", kills, print, options=OPTIONS)
 
     assert digests(running_cluster, "inherited") == digests(running_cluster, "bars")
     killed, frozen, last = attempts_of(running_cluster, job)
