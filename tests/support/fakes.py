@@ -215,7 +215,7 @@ class FakeFinalizeLease:
 _FILE_STEPS = {"open", "os.rename", "os.link", "os.remove", "os.mkdir", "tempfile.mkstemp"}
 
 
-def exit_code_of(call):
+def exit_code_of(call: Callable[[], object]) -> int:
     """The exit code of a child process that makes the call."""
     pid = os.fork()
     if pid == 0:
