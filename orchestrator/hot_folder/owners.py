@@ -71,10 +71,6 @@ class Owner:
             if adopter != self.name and dead != self.name and not self._lives(adopter or dead):
                 with contextlib.suppress(FileNotFoundError):  # another was first
                     self._record_of(dead, adopter).rename(self._record_of(dead, self.name))
-        return self.adopted()
-
-    def adopted(self) -> set[str]:
-        """The dead owners that are this process's."""
         return {dead for dead, adopter in self._records() if adopter == self.name}
 
     def adopt_unknown(self, owner: str) -> bool:

@@ -126,7 +126,7 @@ class Runner:
             self._drain()
         self._forget_ended()
         with contextlib.suppress(OSError):  # else the next start does it
-            self._forget_dead(self._owner.adopted(), self._claims())
+            self._forget_dead(self._owner.adopt(), self._claims())  # also one that died a moment ago, and left nothing
             self._owner.leave(claims_left=bool(self._in_hand))
 
     @property

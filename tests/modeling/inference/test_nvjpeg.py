@@ -264,7 +264,7 @@ def test_the_decoder_is_remembered_with_the_engine(tmp_path, monkeypatch):
         choice = replace(find(classifier, *args).choice, engine="torch fp32")  # whichever was faster here
         monkeypatch.setattr(nvjpeg, "fastest_decoder", lambda *_: (GPU, {CORES: 1.0, GPU: 9.0}, {}))
         choice = with_decoder(choice, classifier)
-        return Found(choice, with_engine(classifier, classifier.reference, choice))
+        return Found(choice, with_engine(classifier, classifier.reference, choice), by_weights=False, lacking=False)
 
     monkeypatch.setattr(choose_engine, "find", on_a_gpu)
     first = load_fastest(version)

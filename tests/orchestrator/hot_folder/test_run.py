@@ -12,6 +12,7 @@ from orchestrator.contract.errors import PigeonholeError, UnavailableError
 from orchestrator.hot_folder import jobs, run, watch
 from orchestrator.hot_folder.claims import Claim
 from orchestrator.hot_folder.folders import open_hot_folder
+from orchestrator.hot_folder.owners import Owner
 from tests.support.hot_folder_runs import FakeClient, FakeSubmit, make_runner, run_to_the_end
 from tests.support.hot_folders import Scans
 
@@ -330,6 +331,22 @@ def test_a_claim_that_cannot_be_seen_now_stops_no_recovery_of_others_and_no_end(
 
     run_to_the_end(make_runner(scans, said, client=client))
     assert scans.names("working") == scans.hidden("working") == []
+
+
+def test_a_stop_forgets_a_process_that_died_since_the_last_look_and_left_nothing(scans, client, said, monkeypatch):
+    monkeypatch.setattr(run, "RECOVER_S", 600.0)
+    runner = make_runner(scans, said, client=client)
+
+    def die_beside(item):
+        Owner(open_hot_folder(scans.path).working)._release()  # its record stays, without a lock
+        runner.stop()
+
+    client.before = die_beside
+    scans.drop("a.jpg", b"x")
+    run_to_the_end(runner, once=False)
+
+    assert scans.names("done") == ["a.jpg", "a.jpg.json"]
+    assert scans.hidden("working") == []
 
 
 def test_a_stop_ends_also_where_working_cannot_be_read(scans, client, said, monkeypatch):
