@@ -14,6 +14,7 @@ from typing import NoReturn
 from orchestrator.contract.ledger.periodic_call import PeriodicCall
 
 REARM_S = 2.0
+WRITE_S = 5.0
 HANG = b"Timeout ("  # how `faulthandler` begins; the frames of all threads follow, with an empty line between two
 
 _STDERR = 2
@@ -42,10 +43,19 @@ class HangGuard:
             self._use(_STDERR)
 
     def end(self, code: int) -> NoReturn:
-        """End this process, which has finished nothing for too long; where all threads are is written first."""
-        os.write(self._descriptor, HANG + b"no progress)!\n")
-        faulthandler.dump_traceback(self._descriptor)
+        """End this process, which has finished nothing for too long; where all threads are is written first.
+
+        A disk that is full, or hangs, keeps it from that, not from its end.
+        """
+        writer = threading.Thread(target=self._write_frames, daemon=True)
+        writer.start()
+        writer.join(WRITE_S)
         os._exit(code)
+
+    def _write_frames(self) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self._descriptor, HANG + b"no progress)!\n")
+            faulthandler.dump_traceback(self._descriptor)
 
     def _use(self, descriptor: int) -> None:
         with self._lock:

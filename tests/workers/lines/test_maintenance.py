@@ -25,14 +25,18 @@ class Store:
         return None
 
 
+def refusing(code):
+    def refuse(*_):
+        raise OSError(code, os.strerror(code))
+
+    return refuse
+
+
 def test_a_full_disk_keeps_nothing_from_being_deleted(tmp_path, monkeypatch):
     steps = []
 
-    def refuse(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
     for owner, name in ((AnswerMover, "move"), (AnswerMover, "merge")):
-        monkeypatch.setattr(owner, name, refuse)
+        monkeypatch.setattr(owner, name, refusing(errno.ENOSPC))
     monkeypatch.setattr(AnswerMover, "expire", lambda *_: steps.append("answers"))
     monkeypatch.setattr(ImageBounds, "enforce", lambda *_: steps.append("images"))
     monkeypatch.setattr(Store, "run", lambda self, script, args: steps.append(script))
@@ -47,11 +51,8 @@ def test_a_full_disk_keeps_nothing_from_being_deleted(tmp_path, monkeypatch):
 def test_a_disk_that_refuses_to_delete_keeps_no_answers_on_the_server(tmp_path, monkeypatch):
     steps = []
 
-    def refuse(*_):
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
     for owner, name in ((AnswerMover, "expire"), (ImageBounds, "enforce")):
-        monkeypatch.setattr(owner, name, refuse)
+        monkeypatch.setattr(owner, name, refusing(errno.EIO))
     monkeypatch.setattr(AnswerMover, "move", lambda *_: steps.append("move"))
     monkeypatch.setattr(AnswerMover, "merge", lambda *_: steps.append("merge"))
     maintenance = LineMaintenance(Store(), tmp_path, "w1")
